@@ -1,0 +1,37 @@
+"""Metallicity gradients of galaxies from joint fits of every spaxel's spectrum."""
+
+from importlib import import_module
+
+from metalgrad.calibrations import Calibration, load_calibration
+from metalgrad.compression import compress
+from metalgrad.cubes import Cube
+from metalgrad.fields import Flat, LinearGradient
+from metalgrad.inference import fit
+from metalgrad.linemaps import LineMaps
+from metalgrad.model import Model, load_model
+from metalgrad.spaxels import Spaxels
+from metalgrad.targets import Target, load_target
+
+__all__ = [
+    "Calibration",
+    "Cube",
+    "Flat",
+    "LineMaps",
+    "LinearGradient",
+    "Model",
+    "Spaxels",
+    "Target",
+    "compress",
+    "fit",
+    "load_calibration",
+    "load_model",
+    "load_target",
+]
+LAZY = ("plot",)  # what would draw in matplotlib
+
+
+def __getattr__(name):
+    """Load the modules that need heavy libraries on first use."""
+    if name in LAZY:
+        return import_module(f"metalgrad.{name}")
+    raise AttributeError(f"module 'metalgrad' has no attribute {name!r}")

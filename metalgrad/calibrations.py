@@ -1,0 +1,185 @@
+"""Strong-line calibrations: mean log ratios and their dispersion at a metallicity."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from metalgrad import cards
+
+
+@dataclass(frozen=True, eq=False)
+class Relation:
+    """One ratio as a polynomial of metallicity.
+
+    ``log10 R = sum_n coefficients[n] (Z - zero_point)^n`` with Z = 12+log(O/H).
+
+    Attributes
+    ----------
+    coefficients : tuple of float
+        Ascending powers.
+    zero_point : float
+    valid : tuple of float
+        Range of 12+log(O/H); beyond it the relation goes on as a straight line.
+    dispersion : float or None
+        Intrinsic dispersion between galaxies [dex], None where none was published.
+    direction : str
+        ``"ratio"`` or ``"abundance"``: the axis along which it was measured.
+    """
+
+    coefficients: tuple[float, ...]
+    zero_point: float
+    valid: tuple[float, float]
+    dispersion: float | None
+    direction: str
+
+    def __post_init__(self):
+        if self.direction not in ("ratio", "abundance"):
+            raise ValueError(
+                f"direction {self.direction!r} of a dispersion is not known; "
+                "use 'ratio' or 'abundance'"
+            )
+
+    def log_ratio(self, metallicity):
+        """Log10 of the ratio; a straight line beyond ``valid``."""
+        inside = jnp.clip(metallicity, *self.valid)
+        x = inside - self.zero_point
+        value = jnp.polyval(jnp.array(self.coefficients[::-1]), x)
+        return value + self.slope(metallicity) * (metallicity - inside)
+
+    def slope(self, metallicity):
+        """Return d(log ratio)/dZ, constant beyond ``valid``."""
+        x = jnp.clip(metallicity, *self.valid) - self.zero_point
+        powers = np.arange(1, len(self.coefficients))
+        descending = (powers * np.array(self.coefficients[1:]))[::-1]
+        return jnp.polyval(jnp.array(descending), x)
+
+    def ratio_dispersion(self, metallicity):
+        """Dispersion along the log ratio [dex] at a metallicity."""
+        if self.direction == "ratio":
+            return self.dispersion * jnp.ones_like(metallicity)
+        return self.dispersion * jnp.abs(self.slope(metallicity))
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Strong-line relations of one paper.
+
+    Attributes
+    ----------
+    name : str
+    reference : str
+        ADS bibcode.
+    relations : dict of str to Relation
+    """
+
+    name: str
+    reference: str
+    relations: dict[str, Relation]
+
+    @property
+    def ratios(self) -> tuple[str, ...]:
+        """Names of the ratios, in the order of the card."""
+        return tuple(self.relations)
+
+    def __getitem__(self, ratio: str) -> Relation:
+        """Return the relation of one ratio.
+
+        Raises
+        ------
+        ValueError
+            If the calibration has none.
+        """
+        if ratio not in self.relations:
+            raise ValueError(
+                f"calibration {self.name} has no ratio {ratio}; "
+                f"it has {', '.join(self.relations)}"
+            )
+        return self.relations[ratio]
+
+    def log_ratio(self, ratio: str, metallicity):
+        """Mean log10 ratio at ``metallicity`` (any shape)."""
+        return self[ratio].log_ratio(jnp.asarray(metallicity, float))
+
+    def dispersion(self, ratio: str, metallicity):
+        """Intrinsic dispersion of the log ratio [dex] at ``metallicity`` (any shape).
+
+        Raises
+        ------
+        ValueError
+            If the source published none.
+        """
+        if self[ratio].dispersion is None:
+            raise ValueError(
+                f"calibration {self.name} has no published dispersion of {ratio}; "
+                f"give one with Calibration.with_dispersion({ratio}=...)"
+            )
+        return self[ratio].ratio_dispersion(jnp.asarray(metallicity, float))
+
+    def log_ratios(
+        self, ratios: tuple[str, ...], metallicity: Float[Array, " spaxel"]
+    ) -> Float[Array, "spaxel ratio"]:
+        """Mean log10 ratios, stacked."""
+        return jnp.stack([self.log_ratio(r, metallicity) for r in ratios], axis=-1)
+
+    def dispersions(
+        self, ratios: tuple[str, ...], metallicity: Float[Array, " spaxel"]
+    ) -> Float[Array, "spaxel ratio"]:
+        """Dispersions of the log ratios [dex], stacked."""
+        return jnp.stack([self.dispersion(r, metallicity) for r in ratios], axis=-1)
+
+    def valid(self, *ratios: str) -> tuple[float, float]:
+        """Range of 12+log(O/H) where every one of ``ratios`` (default all) holds."""
+        ranges = np.array([self[r].valid for r in ratios or self.relations])
+        return float(ranges[:, 0].max()), float(ranges[:, 1].min())
+
+    def with_dispersion(self, **dispersions: float) -> "Calibration":
+        """Return a copy with some dispersions [dex, along the log ratio] replaced."""
+        changed = {
+            name: Relation(
+                self[name].coefficients,
+                self[name].zero_point,
+                self[name].valid,
+                value,
+                "ratio",
+            )
+            for name, value in dispersions.items()
+        }
+        return Calibration(self.name, self.reference, self.relations | changed)
+
+
+HEADER = ("reference", "zero_point", "valid", "status")
+OPTIONAL = ("dispersion", "direction", "valid", "zero_point", "reference", "status")
+
+
+def load_calibration(name) -> Calibration:
+    """Read a calibration card of ``models/calibrations`` or a TOML file of your own.
+
+    Parameters
+    ----------
+    name : str or path
+
+    Raises
+    ------
+    ValueError
+        If there is no such card, or a key of it is missing or unknown.
+    """
+    card = cards.read("calibrations", name)
+    tables = {key: card.pop(key) for key in list(card) if isinstance(card[key], dict)}
+    cards.check_keys(card, name, required=HEADER, optional=("summary",))
+    relations = {}
+    for ratio, table in tables.items():
+        source = f"{name}, [{ratio}]"
+        cards.check_keys(
+            table, source, required=("coefficients",), optional=(*OPTIONAL, "check")
+        )
+        relations[ratio] = Relation(
+            tuple(table["coefficients"]),
+            table.get("zero_point", card["zero_point"]),
+            tuple(table.get("valid", card["valid"])),
+            table.get("dispersion"),
+            table.get("direction", "ratio"),
+        )
+    return Calibration(Path(name).stem, card["reference"], relations)

@@ -1,0 +1,102 @@
+"""Metallicity fields: 12+log(O/H) as a random function of position in the galaxy."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution
+
+from metalgrad.geometry import radius
+
+__all__ = ["Flat", "LinearGradient"]
+
+
+class MetallicityField(ABC):
+    """The metallicity of the gas at every spaxel, drawn for all spaxels at once.
+
+    Implementing a field:
+
+    - subclass this as a frozen dataclass whose attributes are priors, each with a
+      default, and name the class in ``__all__``: model cards and tests find it there;
+    - ``sample`` draws the field inside a NumPyro model.  What it draws once per spaxel
+      must be real-valued (a standard normal, say) and stand in ``plate("spaxel")``:
+      that is how inference knows what belongs to a spaxel and what to the galaxy;
+    - record ``central``, the metallicity at the centre, as a deterministic site.
+    """
+
+    @abstractmethod
+    def sample(
+        self, position: Float[Array, "spaxel 2"], pivot: Float[Array, ""]
+    ) -> Float[Array, " spaxel"]:
+        """Draw 12+log(O/H) at ``position``.
+
+        Parameters
+        ----------
+        position : array, (spaxel, 2)
+            In the plane of the disc, from the centre [kpc].
+        pivot : float
+            Radius at which level and slope decorrelate in the data at hand [kpc].
+        """
+
+
+def sample_scatter(prior: Distribution, count: int) -> Float[Array, " spaxel"]:
+    """Draw independent scatter about the mean field [dex], (spaxel,)."""
+    scatter = numpyro.sample("scatter", prior)
+    with numpyro.plate("spaxel", count):
+        return scatter * numpyro.sample("offset", dist.Normal())
+
+
+@dataclass(frozen=True, eq=False)
+class Flat(MetallicityField):
+    """One level and Gaussian scatter, whatever the radius.
+
+    Attributes
+    ----------
+    level : Distribution
+        Prior of 12+log(O/H).
+    scatter : Distribution
+        Prior of the scatter between spaxels [dex].
+    """
+
+    level: Distribution = dist.Normal(8.0, 0.5)
+    scatter: Distribution = dist.HalfNormal(0.15)
+
+    def sample(
+        self, position: Float[Array, "spaxel 2"], pivot: Float[Array, ""]
+    ) -> Float[Array, " spaxel"]:
+        """Draw 12+log(O/H) at ``position``."""
+        del pivot
+        level = numpyro.sample("level", self.level)
+        numpyro.deterministic("central", level)
+        return level + sample_scatter(self.scatter, len(position))
+
+
+@dataclass(frozen=True, eq=False)
+class LinearGradient(MetallicityField):
+    """Z(r) = level + slope · (r - pivot), with Gaussian scatter.
+
+    Attributes
+    ----------
+    level : Distribution
+        Prior of 12+log(O/H) at the pivot radius.
+    slope : Distribution
+        Prior of the gradient [dex/kpc].
+    scatter : Distribution
+        Prior of the scatter between spaxels [dex].
+    """
+
+    level: Distribution = dist.Normal(8.0, 0.5)
+    slope: Distribution = dist.Normal(0.0, 0.2)
+    scatter: Distribution = dist.HalfNormal(0.15)
+
+    def sample(
+        self, position: Float[Array, "spaxel 2"], pivot: Float[Array, ""]
+    ) -> Float[Array, " spaxel"]:
+        """Draw 12+log(O/H) at ``position``."""
+        level = numpyro.sample("level", self.level)
+        slope = numpyro.sample("slope", self.slope)
+        numpyro.deterministic("central", level - slope * pivot)
+        mean = level + slope * (radius(position) - pivot)
+        return mean + sample_scatter(self.scatter, len(position))

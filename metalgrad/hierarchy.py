@@ -1,0 +1,177 @@
+"""A NumPyro model of a galaxy, split into what is the galaxy's and what is a spaxel's.
+
+Given the galaxy's parameters ``theta`` the spaxels are independent, each with its own
+few latents ``z``.  Everything that makes inference fast rests on that split: the mode
+and the curvature of the posterior, its marginal over a spaxel's latents, the start and
+the metric of the sampler.  Both vectors are unconstrained; all densities are in nats.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.stats import norm
+from jaxtyping import Array, Float
+from numpyro import handlers
+from numpyro.distributions import biject_to
+from numpyro.infer import init_to_median
+from numpyro.infer.initialization import init_to_sample
+from numpyro.infer.util import compute_log_probs
+
+
+@dataclass(frozen=True, eq=False)
+class Hierarchy:
+    """The joint density of a model and its data as a function of ``theta`` and ``z``.
+
+    Attributes
+    ----------
+    model : callable
+        A NumPyro model of one argument, the data.
+    data : LineLikelihood
+        Data of the shape at hand; the densities take their arrays as an argument.
+    galaxy : dict of str to tuple
+        Shape and support transform of each of the galaxy's sites.
+    spaxel : dict of str to tuple
+        Shape, without the spaxel axis, of each site drawn once per spaxel.
+    """
+
+    model: object
+    data: object
+    galaxy: dict
+    spaxel: dict
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Lengths of ``theta`` and of one spaxel's ``z``."""
+        galaxy = sum(prod(shape) for shape, _ in self.galaxy.values())
+        return galaxy, sum(prod(shape) for shape in self.spaxel.values())
+
+    def unpack(self, theta: Float[Array, " galaxy"], z: Float[Array, "spaxel latent"]):
+        """Return the sites' values and the log volume change of their transforms."""
+        values, log_volume, start = {}, 0.0, 0
+        for name, (shape, transform) in self.galaxy.items():
+            piece = theta[start : start + prod(shape)].reshape(shape)
+            values[name] = transform(piece)
+            change = transform.log_abs_det_jacobian(piece, values[name])
+            log_volume += jnp.sum(change)
+            start += prod(shape)
+        start = 0
+        for name, shape in self.spaxel.items():
+            piece = z[:, start : start + prod(shape)]
+            values[name] = piece.reshape(len(z), *shape)
+            start += prod(shape)
+        return values, log_volume
+
+    def densities(self, arrays, theta, z):
+        """Log densities: of the galaxy, and of each spaxel's data and latents.
+
+        Parameters
+        ----------
+        arrays : dict
+            `LineLikelihood.arrays`.
+        theta : array, (galaxy,)
+        z : array, (spaxel, latent)
+
+        Returns
+        -------
+        galaxy : float
+            Prior of ``theta``.
+        spaxel : array, (spaxel,)
+            Likelihood times the prior of ``z``.
+        """
+        values, log_volume = self.unpack(theta, z)
+        data = self.data.with_arrays(arrays)
+        per_site, _ = compute_log_probs(self.model, (data,), {}, values, False)
+        galaxy = log_volume + sum(jnp.sum(per_site[name]) for name in self.galaxy)
+        rest = [per_site[name] for name in per_site if name not in self.galaxy]
+        return galaxy, sum(site.reshape(len(z), -1).sum(axis=1) for site in rest)
+
+    def residuals(self, arrays, theta, z):
+        """Whitened residuals of each spaxel's line fluxes, (spaxel, line)."""
+        values, _ = self.unpack(theta, z)
+        data = self.data.with_arrays(arrays)
+        trace = handlers.trace(handlers.substitute(self.model, values)).get_trace(data)
+        return trace["data"]["fn"].residuals(data.white)
+
+    def potential(self, arrays, theta, z):
+        """Negative log of the joint density."""
+        galaxy, spaxel = self.densities(arrays, theta, z)
+        return -(galaxy + jnp.sum(spaxel))
+
+    def sites(self, arrays, theta, z) -> dict:
+        """Every latent and deterministic site of the model at one point."""
+        values, _ = self.unpack(theta, z)
+        data = self.data.with_arrays(arrays)
+        trace = handlers.trace(handlers.substitute(self.model, values)).get_trace(data)
+        return {
+            name: site["value"]
+            for name, site in trace.items()
+            if site["type"] == "deterministic"
+            or (site["type"] == "sample" and not site["is_observed"])
+        }
+
+    def prior_sd(self, draws: int = 1000) -> dict[str, float]:
+        """Prior standard deviation of each of the galaxy's sites."""
+        keys = jax.random.split(jax.random.key(0), draws)
+        points = jax.vmap(partial(self._start, strategy=init_to_sample()))(keys)
+        width = self.sizes[1]
+        latents = jnp.zeros((len(self.data), width))
+        values = jax.vmap(lambda point: self.unpack(point, latents)[0])(points)
+        return {name: float(np.std(values[name])) for name in self.galaxy}
+
+    def prior_points(self, key, count: int) -> Float[Array, "point galaxy"]:
+        """Return ``theta`` at the prior's median, then at draws from the prior."""
+        keys = jax.random.split(key, count)
+        strategies = [init_to_median()] + [init_to_sample()] * (count - 1)
+        points = [self._start(k, strategy=s) for k, s in zip(keys, strategies, strict=True)]
+        return jnp.stack(points)
+
+    def _start(self, key, *, strategy):
+        seeded = handlers.substitute(
+            handlers.seed(self.model, key), substitute_fn=strategy
+        )
+        trace = handlers.trace(seeded).get_trace(self.data)
+        pieces = [
+            transform.inv(trace[name]["value"]).reshape(-1)
+            for name, (_, transform) in self.galaxy.items()
+        ]
+        return jnp.concatenate(pieces)
+
+
+def split(model, data) -> Hierarchy:
+    """Trace ``model`` once and sort its latent sites into galaxy and spaxels.
+
+    Parameters
+    ----------
+    model : callable
+        A NumPyro model of one argument.
+    data : LineLikelihood
+        As `Model.prepare` returns it.
+
+    Raises
+    ------
+    ValueError
+        If a site in ``plate("spaxel")`` is not a standard normal.
+    """
+    data = data.with_arrays(data.arrays)
+    trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(data)
+    galaxy, spaxel = {}, {}
+    for name, site in trace.items():
+        if site["type"] != "sample" or site["is_observed"]:
+            continue
+        shape = np.shape(site["value"])
+        transform = biject_to(site["fn"].support)
+        if not any(frame.name == "spaxel" for frame in site["cond_indep_stack"]):
+            galaxy[name] = (shape, transform)
+            continue
+        spaxel[name] = shape[1:]
+        probe = jnp.full(shape, 0.3)
+        if not np.isclose(site["fn"].log_prob(probe).sum(), norm.logpdf(probe).sum()):
+            raise ValueError(
+                f"site {name} is drawn once per spaxel but is not standard normal; draw "
+                "a standard normal there and transform it"
+            )
+    return Hierarchy(model, data, galaxy, spaxel)

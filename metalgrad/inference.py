@@ -1,0 +1,238 @@
+"""Fit a model: NUTS in coordinates where the posterior is nearly a sphere."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from numpyro.infer.hmc import hmc
+from tqdm.auto import tqdm
+
+from metalgrad import curvature
+from metalgrad.compression import compress
+from metalgrad.hierarchy import Hierarchy, split
+from metalgrad.likelihood import LineLikelihood, from_line_maps
+from metalgrad.linemaps import LineMaps
+from metalgrad.record import record
+from metalgrad.spaxels import Spaxels
+
+CHUNK = 25  # iterations between two looks at the progress bar
+KEPT = 1000  # draws, of all chains, for which spaxels are integrated out
+STATISTICS = {
+    "energy": "energy",
+    "lp": "potential_energy",
+    "tree_steps": "num_steps",
+    "acceptance_rate": "accept_prob",
+    "diverging": "diverging",
+}
+
+
+def likelihood(data) -> LineLikelihood:
+    """Turn any kind of data into a Gaussian likelihood of line fluxes.
+
+    Parameters
+    ----------
+    data : Spaxels, LineMaps or LineLikelihood
+    """
+    if isinstance(data, Spaxels):
+        return compress(data)[0]
+    if isinstance(data, LineMaps):
+        return from_line_maps(data)
+    return data
+
+
+def fit(
+    model,
+    data,
+    *,
+    seed: int,
+    warmup: int = 500,
+    draws: int = 1000,
+    chains: int = 4,
+    target_accept: float = 0.8,
+    progress: bool = True,
+):
+    """Draw from the posterior of a galaxy's metallicity field.
+
+    The model's collapsed mode and curvature are found first; the chains start from the
+    Gaussian approximation there and run in its coordinates, in double precision.
+
+    Parameters
+    ----------
+    model : Model
+    data : Spaxels, LineMaps or LineLikelihood
+    seed : int
+        Of all randomness.
+    warmup, draws, chains : int
+    target_accept : float
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    xarray.DataTree
+        ``posterior`` (``slope``, ``central``, ``scatter``, ``metallicity``, ...),
+        ``sample_stats``, ``log_likelihood`` (per spaxel, with the spaxel's own latents
+        integrated out, so that ``az.loo`` is valid), ``posterior_predictive``,
+        ``observed_data`` and ``constant_data``.
+
+    Raises
+    ------
+    ValueError
+        If the data can form no ratio of the model's calibration.
+    """
+    prepared = model.prepare(likelihood(data))
+    keys = random.split(random.key(seed), 4)
+    with jax.enable_x64(True):
+        hierarchy = split(model, prepared)
+        arrays = hierarchy.data.arrays
+        expansion = curvature.expand(hierarchy, arrays, keys[0])
+        run = Run(hierarchy, arrays, expansion, warmup, draws, target_accept)
+        outcome = run.chains(random.split(keys[1], chains), progress=progress)
+        marginal = integrate_spaxels(hierarchy, arrays, outcome, keys[2])
+        prior_sd = hierarchy.prior_sd()
+    return record(
+        model, data, prepared, outcome, marginal, prior_sd=prior_sd, seed=seed
+    )
+
+
+class Run:
+    """NUTS on a whitened hierarchy, compiled once and driven in chunks."""
+
+    def __init__(self, hierarchy, arrays, expansion, warmup, draws, target_accept):
+        self.hierarchy, self.arrays = hierarchy, arrays
+        self.affine = expansion.arrays
+        self.warmup, self.draws = warmup, draws
+        self.target_accept = target_accept
+        self._init, self._step = hmc(potential_fn_gen=self._potential, algo="NUTS")
+
+    def _potential(self, arrays, affine):
+        def potential(white):
+            theta, z = curvature.unwhiten(affine, white["galaxy"], white["spaxel"])
+            return self.hierarchy.potential(arrays, theta, z)
+
+        return potential
+
+    def start(self, key):
+        """Initialise a chain at a draw from the Gaussian approximation."""
+        key_point, key_chain = random.split(key)
+        white = curvature.draw(self.hierarchy, self.arrays, self.affine, key_point)
+        return self._init(
+            white,
+            self.warmup,
+            step_size=0.1,
+            dense_mass=[("galaxy",)],
+            target_accept_prob=self.target_accept,
+            model_args=(self.arrays, self.affine),
+            rng_key=key_chain,
+        )
+
+    def advance(self, state, arrays, affine, count):
+        """Draw ``count`` (at most `CHUNK`) states; unwhiten and collect them."""
+
+        def one(state):
+            theta, z = curvature.unwhiten(affine, state.z["galaxy"], state.z["spaxel"])
+            statistics = {name: getattr(state, key) for name, key in STATISTICS.items()}
+            statistics["step_size"] = state.adapt_state.step_size
+            sites = self.hierarchy.sites(arrays, theta, z)
+            return {"theta": theta, "z": z, "sites": sites, "statistics": statistics}
+
+        def body(i, carry):
+            state, store = carry
+            state = self._step(state, model_args=(arrays, affine))
+            put = lambda column, value: column.at[i].set(value)  # noqa: E731
+            return state, jax.tree.map(put, store, one(state))
+
+        like = jax.eval_shape(one, state)
+        store = jax.tree.map(lambda s: jnp.zeros((CHUNK, *s.shape), s.dtype), like)
+        return jax.lax.fori_loop(0, count, body, (state, store))
+
+    def chains(self, keys, *, progress):
+        """Run one chain per key, as many at a time as there are cores.
+
+        Returns
+        -------
+        dict
+            Arrays with leading axes (chain, draw).
+        """
+        states = [self.start(key) for key in keys]
+        advance = (
+            jax.jit(self.advance)
+            .lower(states[0], self.arrays, self.affine, CHUNK)
+            .compile()
+        )
+        total = len(keys) * (self.warmup + self.draws)
+        with (
+            tqdm(total=total, disable=not progress, unit="draw") as bar,
+            ThreadPoolExecutor(min(len(keys), os.cpu_count() or 1)) as pool,
+        ):
+            run = partial(self._chain, advance, bar)
+            kept = max(1, KEPT // len(keys))
+            return jax.tree.map(
+                lambda *chains: np.stack(chains),
+                *pool.map(partial(run, kept), states),
+            )
+
+    def _chain(self, advance, bar, kept, state):
+        """Run one chain to its end; keep every latent only of some draws."""
+        collected, done = [], 0
+        stride = max(1, self.draws // kept)
+        with jax.enable_x64(True):
+            for phase, length in (("warm-up", self.warmup), ("draws", self.draws)):
+                for start in range(0, length, CHUNK):
+                    count = min(CHUNK, length - start)
+                    state, store = advance(state, self.arrays, self.affine, count)
+                    bar.update(count)
+                    if phase == "draws":
+                        chunk = jax.tree.map(lambda x, n=count: np.asarray(x[:n]), store)
+                        collected.append(_thin(chunk, done, stride))
+                        done += count
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *collected)
+
+
+def _thin(chunk, done, stride):
+    """Keep spaxel maps in single precision, and all latents of every nth draw."""
+    count = len(chunk["theta"])
+    some = np.arange(-done % stride, count, stride)
+    sites = chunk["sites"]
+    flux = sites.pop("line_flux")
+    return {
+        "sites": {name: _single(value) for name, value in sites.items()},
+        "statistics": chunk["statistics"],
+        "kept": {
+            "theta": chunk["theta"][some],
+            "z": chunk["z"][some],
+            "line_flux": flux[some],
+        },
+    }
+
+
+def _single(value):
+    return value.astype(np.float32) if value.ndim > 2 or value.shape[-1] > 50 else value
+
+
+@partial(jax.jit, static_argnums=0)
+def _integrate(hierarchy: Hierarchy, arrays, theta, z, noise):
+    def one(point):
+        return curvature.spaxel_evidence(hierarchy, arrays, *point, noise)
+
+    return jax.lax.map(one, (theta, z))
+
+
+def integrate_spaxels(hierarchy, arrays, outcome, key):
+    """Log likelihood of each spaxel at the kept draws, its own latents integrated out.
+
+    Returns
+    -------
+    numpy.ndarray, (chain, draw, spaxel)
+    """
+    theta, z = outcome["kept"]["theta"], outcome["kept"]["z"]
+    noise = curvature.heavy_noise(key, z.shape[2:])
+    parts = [
+        _integrate(hierarchy, arrays, jnp.asarray(t), jnp.asarray(latents), noise)
+        for t, latents in zip(theta, z, strict=True)
+    ]
+    return np.stack([np.asarray(part) for part in parts])

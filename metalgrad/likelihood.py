@@ -1,0 +1,220 @@
+"""What the data say about line fluxes: one Gaussian per spaxel.
+
+Spectra (`metalgrad.compression`) and tables of line fluxes (`from_line_maps`) both end
+here, and the model sees nothing else.  For a spaxel and a complex of lines ``c``,
+
+    -2 log p(y | f) = (|U f - u|² + misfit_c) / κ_c² + 2 dof_c log κ_c + const,
+
+with ``f`` the line fluxes, ``U`` a square root of their precision matrix, ``u`` the
+whitened data, and ``κ_c`` the scale of the noise relative to the pipeline's errors.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+ARRAYS = ("root", "white", "misfit", "dof", "log_norm", "position")
+
+
+@dataclass(frozen=True, eq=False)
+class LineLikelihood:
+    """A Gaussian likelihood of the line fluxes of every spaxel.
+
+    Fluxes are in 1e-20 erg/s/cm² (or in the unit of the line maps).
+
+    Attributes
+    ----------
+    lines : tuple of str
+    complexes : tuple of tuple of str
+        The lines that share a wavelength window and a noise scale.
+    root : array, (spaxel, line, line)
+        Square root ``U`` of the precision; row ``r`` belongs to the complex of line
+        ``r``.
+    white : array, (spaxel, line)
+        Whitened data ``u``.
+    misfit, dof : array, (spaxel, complex)
+        χ² of the best fluxes, and the number of channels less that of continuum terms.
+    log_norm : array, (spaxel,)
+        Logarithm of what does not depend on fluxes or noise scales.
+    position : array, (spaxel, 2)
+        In the plane of the disc, from the centre [kpc, or the unit of the line maps].
+    has_channels : bool
+        Whether line-free channels tell the noise; if not, errors are taken as given.
+    """
+
+    lines: tuple[str, ...]
+    complexes: tuple[tuple[str, ...], ...]
+    root: Float[Array | np.ndarray, "spaxel line line"]
+    white: Float[Array | np.ndarray, "spaxel line"]
+    misfit: Float[Array | np.ndarray, "spaxel complex"]
+    dof: Float[Array | np.ndarray, "spaxel complex"]
+    log_norm: Float[Array | np.ndarray, " spaxel"]
+    position: Float[Array | np.ndarray, "spaxel 2"]
+    has_channels: bool = True
+
+    def __len__(self) -> int:
+        """Return the number of spaxels."""
+        return self.white.shape[0]
+
+    @property
+    def row_complex(self) -> np.ndarray:
+        """Index of each line's complex, (line,)."""
+        owner = {line: c for c, names in enumerate(self.complexes) for line in names}
+        return np.array([owner[line] for line in self.lines])
+
+    @property
+    def labels(self) -> list[str]:
+        """A name for each complex: its lines."""
+        return ["+".join(names) for names in self.complexes]
+
+    @property
+    def arrays(self) -> dict:
+        """The arrays alone, to pass through a compiled function."""
+        return {name: jnp.asarray(getattr(self, name), float) for name in ARRAYS}
+
+    def with_arrays(self, arrays: dict) -> "LineLikelihood":
+        """Return the same likelihood around other arrays (traced ones, say)."""
+        return replace(self, **arrays)
+
+    def log_likelihood(
+        self,
+        flux: Float[Array, "spaxel line"],
+        noise_scale: Float[Array, " complex"],
+    ) -> Float[Array, " spaxel"]:
+        """Log density of each spaxel's data.
+
+        Parameters
+        ----------
+        flux : array, (spaxel, line)
+        noise_scale : array, (complex,)
+            True noise over the errors of the data.
+        """
+        residual = jnp.einsum("srl,sl->sr", self.root, flux) - self.white
+        lines = jnp.sum((residual / noise_scale[self.row_complex]) ** 2, axis=-1)
+        rest = self.misfit / noise_scale**2 + 2 * self.dof * jnp.log(noise_scale)
+        return self.log_norm - 0.5 * (lines + jnp.sum(rest, axis=-1))
+
+    def precision(self) -> np.ndarray:
+        """Precision matrix of the fluxes for unit noise scale, (spaxel, line, line)."""
+        root = np.asarray(self.root, float)
+        return np.einsum("srl,srm->slm", root, root)
+
+    def best_flux(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least-squares fluxes and their errors, (spaxel, line) each.
+
+        A line that a spaxel's data do not constrain has flux 0 and error infinity.
+        """
+        precision = self.precision()
+        vector = np.einsum("srl,sr->sl", np.asarray(self.root), np.asarray(self.white))
+        covariance = np.linalg.pinv(precision, hermitian=True)
+        flux = np.einsum("slm,sm->sl", covariance, vector)
+        seen = np.einsum("sll->sl", precision) > 0
+        error = np.sqrt(np.einsum("sll->sl", covariance))
+        return np.where(seen, flux, 0.0), np.where(seen, error, np.inf)
+
+    def pivot(self):
+        """Radius at which level and slope decorrelate: mean weighted by S/N squared."""
+        signal = jnp.sum(jnp.asarray(self.white) ** 2, axis=-1)
+        weight = jnp.clip(signal - len(self.lines), 1e-6, None)
+        distance = jnp.linalg.norm(jnp.asarray(self.position), axis=-1)
+        return jnp.sum(weight * distance) / jnp.sum(weight)
+
+    def typical(self, line: str):
+        """Log10 of the mean flux of ``line``, or of its error where that is larger."""
+        column = jnp.asarray(self.root)[:, :, self.lines.index(line)]
+        information = jnp.sum(column**2) + 1e-300
+        mean = jnp.sum(column * jnp.asarray(self.white)) / information
+        return jnp.log10(jnp.maximum(mean, information**-0.5))
+
+    def keep(self, lines: tuple[str, ...]) -> "LineLikelihood":
+        """Integrate the other lines out, each with a flat prior on its flux.
+
+        Parameters
+        ----------
+        lines : tuple of str
+
+        Returns
+        -------
+        LineLikelihood
+        """
+        kept = [name in lines for name in self.lines]
+        if all(kept):
+            return self
+        a, b = np.flatnonzero(kept), np.flatnonzero(~np.array(kept))
+        precision = self.precision()
+        vector = np.einsum("srl,sr->sl", np.asarray(self.root), np.asarray(self.white))
+        gone = np.linalg.pinv(precision[:, b][:, :, b], hermitian=True)
+        bridge = precision[:, a][:, :, b] @ gone
+        reduced = precision[:, a][:, :, a] - bridge @ precision[:, b][:, :, a]
+        shifted = vector[:, a] - np.einsum("sab,sb->sa", bridge, vector[:, b])
+        complexes = tuple(
+            names
+            for names in (tuple(n for n in c if n in lines) for c in self.complexes)
+            if names
+        )
+        left = [bool(set(c) & set(lines)) for c in self.complexes]
+        lost = [sum(n not in lines for n in c) for c in self.complexes]
+        root, white = square_root(reduced, shifted)
+        return replace(
+            self,
+            lines=tuple(np.array(self.lines)[a]),
+            complexes=complexes,
+            root=root,
+            white=white,
+            misfit=np.asarray(self.misfit)[:, left],
+            dof=np.maximum(np.asarray(self.dof) - lost, 0)[:, left],
+        )
+
+
+def square_root(precision, vector):
+    """Whiten normal equations: ``U`` with ``UᵀU = precision`` and ``u = U⁻ᵀ vector``.
+
+    Directions without information give rows of zeros.
+
+    Parameters
+    ----------
+    precision : array, (spaxel, line, line)
+    vector : array, (spaxel, line)
+
+    Returns
+    -------
+    root : numpy.ndarray, (spaxel, line, line)
+    white : numpy.ndarray, (spaxel, line)
+    """
+    precision, vector = np.asarray(precision), np.asarray(vector)
+    size = np.sqrt(np.maximum(np.einsum("sll->sl", precision), 1e-300))
+    value, axes = np.linalg.eigh(precision / (size[:, :, None] * size[:, None, :]))
+    informative = value > 1e-10
+    stretch = np.sqrt(np.where(informative, value, 0.0))
+    root = stretch[:, :, None] * np.swapaxes(axes, 1, 2) * size[:, None, :]
+    shrink = np.where(informative, 1 / np.where(informative, stretch, 1.0), 0.0)
+    white = shrink * np.einsum("slr,sl->sr", axes, vector / size)
+    return root, white
+
+
+def from_line_maps(maps) -> LineLikelihood:
+    """Turn measured line fluxes into a likelihood; every line is its own measurement.
+
+    Parameters
+    ----------
+    maps : LineMaps
+        ``flux`` and ``error``, (spaxel, line); an infinite error is no measurement.
+    """
+    flux, error = np.asarray(maps.flux, float), np.asarray(maps.error, float)
+    measured = np.isfinite(error)
+    inverse = np.where(measured, 1 / np.where(measured, error, 1.0), 0.0)
+    count = measured.sum(axis=1, keepdims=True).astype(float)
+    log_norm = np.sum(np.log(np.where(measured, inverse, 1.0)), axis=1)
+    return LineLikelihood(
+        lines=tuple(maps.lines),
+        complexes=(tuple(maps.lines),),
+        root=np.einsum("sl,lm->slm", inverse, np.eye(flux.shape[1])),
+        white=np.where(measured, flux, 0.0) * inverse,
+        misfit=np.zeros_like(count),
+        dof=count,
+        log_norm=log_norm - 0.5 * count[:, 0] * np.log(2 * np.pi),
+        position=np.asarray(maps.position, float),
+        has_channels=False,
+    )

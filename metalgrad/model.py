@@ -1,0 +1,320 @@
+"""The model: how metallicity, dust and calibrations make the lines that we observe."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution, constraints
+
+from metalgrad import cards, dust, fields, lines
+from metalgrad.calibrations import Calibration, load_calibration
+from metalgrad.likelihood import LineLikelihood
+
+RATIOS = ("R3", "R2", "O3O2", "Ne3O2", "S2")
+LN10 = float(np.log(10))  # exp(x ln 10) costs a quarter of 10**x
+ANCHORS = ("OIII", "Halpha", "Hbeta")
+
+
+@dataclass(frozen=True, eq=False)
+class Free:
+    """A ratio that no calibration predicts: one mean for the galaxy, and scatter.
+
+    Attributes
+    ----------
+    mean : Distribution
+        Prior of the galaxy's log10 ratio.
+    scatter : float
+        Standard deviation between spaxels [dex]; 0 for none.
+    """
+
+    mean: Distribution
+    scatter: float = 0.0
+
+
+class LineData(Distribution):
+    """The whitened line fluxes of each spaxel, as a NumPyro distribution."""
+
+    support = constraints.real_vector
+
+    def __init__(self, data: LineLikelihood, flux, noise_scale):
+        self.data, self.flux, self.noise_scale = data, flux, noise_scale
+        super().__init__(jnp.shape(data.white)[:1], jnp.shape(data.white)[1:])
+
+    def sample(self, key, sample_shape=()):
+        """Draw whitened data."""
+        mean = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
+        noise = dist.Normal(mean, self.noise_scale[self.data.row_complex])
+        return noise.sample(key, sample_shape)
+
+    def residuals(self, value):
+        """Whitened residuals in units of the noise, (spaxel, line)."""
+        mean = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
+        return (mean - value) / self.noise_scale[self.data.row_complex]
+
+    def log_prob(self, value):
+        """Log density of the spectra behind ``value``, (spaxel,)."""
+        data = replace(self.data, white=value)
+        return data.log_likelihood(self.flux, self.noise_scale)
+
+
+def sample_normals(name: str, count: int, width: int) -> Float[Array, "spaxel width"]:
+    """Draw ``width`` standard normals for each spaxel."""
+    with numpyro.plate("spaxel", count):
+        return numpyro.sample(name, dist.Normal().expand([width]).to_event(1))
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A galaxy whose lines follow from metallicity, dust and strong-line calibrations.
+
+    Attributes
+    ----------
+    calibration : Calibration
+    field : MetallicityField
+    ratios : tuple of str
+        Calibrated ratios in order of preference: one is used if the calibration has
+        it and it sets a line of the data that none before it has set.
+    free : dict of str to Free
+        Ratios without calibration.  A line that no ratio sets is integrated out with a
+        flat prior on its flux.
+    rho : Distribution
+        Prior of the share of the calibrations' variance that is common to the whole
+        galaxy.
+    reddening : Distribution
+        Prior of the median E(B-V) of the galaxy's gas [mag].
+    reddening_scatter : Distribution
+        Prior of the scatter of ln E(B-V) between spaxels.
+    brightness : float
+        Prior width of each spaxel's log10 flux about the galaxy's typical one [dex].
+    noise_scale : Distribution
+        Prior of the true noise over the errors of the data, one per complex.
+    attenuation : callable
+        k(λ): rest-frame wavelength [µm] to magnitudes per E(B-V).
+    name : str
+    """
+
+    calibration: Calibration
+    field: fields.MetallicityField = fields.LinearGradient()
+    ratios: tuple[str, ...] = RATIOS
+    free: dict[str, Free] = dataclasses.field(default_factory=dict)
+    rho: Distribution = dist.Uniform(0.0, 1.0)
+    reddening: Distribution = dist.HalfNormal(0.3)
+    reddening_scatter: Distribution = dist.HalfNormal(0.5)
+    brightness: float = 1.0
+    noise_scale: Distribution = dist.LogNormal(0.0, 0.5)
+    attenuation: Callable = dust.calzetti
+    name: str = "custom"
+
+    def __call__(self, data: LineLikelihood):
+        """Sample one galaxy, conditioned on ``data`` (as `prepare` returns them)."""
+        metallicity = self.field.sample(data.position, data.pivot())
+        intrinsic = self.sample_ratios(metallicity, data.lines)
+        dimming = self.sample_dust(data)
+        flux = self.sample_flux(data, intrinsic + dimming)
+        noise_scale = self.sample_noise(data)
+        numpyro.deterministic("metallicity", metallicity)
+        with numpyro.plate("spaxel", len(data)):
+            numpyro.sample("data", LineData(data, flux, noise_scale), obs=data.white)
+
+    def sample_ratios(self, metallicity, names) -> Float[Array, "spaxel line"]:
+        """Draw line ratios; return intrinsic log10 fluxes relative to Hβ.
+
+        The dispersion of a calibration was measured between galaxies: a share ``rho``
+        of its variance is one draw for the whole galaxy, the rest one per spaxel.
+        """
+        (ratios, free), count = self.choose(names), len(metallicity)
+        mean = self.calibration.log_ratios(ratios, metallicity)
+        sigma = self.calibration.dispersions(ratios, metallicity)
+        rho = numpyro.sample("rho", self.rho)
+        with numpyro.plate("ratio", len(ratios)):
+            shared = numpyro.sample("shared_dispersion", dist.Normal())
+        local = sample_normals("local_dispersion", count, len(ratios))
+        dispersion = jnp.sqrt(rho) * shared + jnp.sqrt(1 - rho) * local
+        log_ratio = numpyro.deterministic("log_ratio", mean + sigma * dispersion)
+        log_free = self.sample_free(free, count)
+        tree = lines.grow_tree(ratios + free, lines.case_b()).select(names)
+        return tree(jnp.concatenate([log_ratio, log_free], axis=-1))
+
+    def sample_free(self, ratios, count) -> Float[Array, "spaxel free"]:
+        """Draw the log10 ratios that have no calibration."""
+        if not ratios:
+            return jnp.zeros((count, 0))
+        means = [numpyro.sample(f"mean_{r}", self.free[r].mean) for r in ratios]
+        scatter = np.array([self.free[r].scatter for r in ratios])
+        log_ratio = jnp.broadcast_to(jnp.stack(means), (count, len(ratios)))
+        (varied,) = np.nonzero(scatter)
+        if not varied.size:
+            return log_ratio
+        offset = sample_normals("free_offset", count, varied.size)
+        return log_ratio.at[:, varied].add(scatter[varied] * offset)
+
+    def sample_dust(self, data) -> Float[Array, "spaxel line"]:
+        """Draw E(B-V) of each spaxel; return what it adds to log10 fluxes."""
+        median = numpyro.sample("reddening", self.reddening)
+        scatter = numpyro.sample("reddening_scatter", self.reddening_scatter)
+        with numpyro.plate("spaxel", len(data)):
+            offset = numpyro.sample("reddening_offset", dist.Normal())
+        ebv = numpyro.deterministic("ebv", median * jnp.exp(scatter * offset))
+        return -0.4 * ebv[:, None] * self.attenuation(lines.wavelengths(data.lines))
+
+    def sample_flux(self, data, relative) -> Float[Array, "spaxel line"]:
+        """Draw the brightness of each spaxel; return the observed line fluxes.
+
+        What the data tell best is the observed flux of a bright line, so that is drawn
+        and not the intrinsic Hβ.
+        """
+        anchor = next(line for line in ANCHORS if line in data.lines)
+        with numpyro.plate("spaxel", len(data)):
+            offset = numpyro.sample("brightness_offset", dist.Normal())
+        bright = data.typical(anchor) + self.brightness * offset
+        relative = relative - relative[:, data.lines.index(anchor), None]
+        log_flux = jnp.clip(bright[:, None] + relative, -30.0, 30.0)
+        return numpyro.deterministic("line_flux", jnp.exp(LN10 * log_flux))
+
+    def sample_noise(self, data) -> Float[Array, " complex"]:
+        """Draw the noise scale of each complex; 1 where the data cannot tell it."""
+        if not data.has_channels:
+            return jnp.ones(len(data.complexes))
+        with numpyro.plate("complex", len(data.complexes)):
+            return numpyro.sample("noise_scale", self.noise_scale)
+
+    def choose(self, names: tuple[str, ...]) -> tuple[tuple, tuple]:
+        """Choose the ratios that lines ``names`` can form, one new line each.
+
+        Returns
+        -------
+        calibrated, free : tuple of str
+
+        Raises
+        ------
+        ValueError
+            If the lines can form no ratio of the calibration.
+        """
+        known, calibrated, free = set(lines.case_b()), [], []
+        wanted = [r for r in self.ratios if r in self.calibration.relations]
+        wanted = wanted or list(self.calibration.ratios)
+
+        def admit(ratio, accepted):
+            new = lines.ratio(ratio).lines - known
+            if len(new) == 1 and new <= set(names):
+                accepted.append(ratio)
+                known.update(new)
+
+        for ratio in wanted:
+            if len(lines.ratio(ratio).lines - known) > 1:  # as O3N2: one fact, two lines
+                for other in set(self.free) - set(wanted):
+                    if lines.ratio(other).lines - known < lines.ratio(ratio).lines:
+                        admit(other, free)
+            admit(ratio, calibrated)
+        for ratio in self.free:
+            admit(ratio, free)
+        if not calibrated:
+            self._refuse(names, wanted)
+        return tuple(calibrated), tuple(free)
+
+    def _refuse(self, names, wanted):
+        needs = "; ".join(
+            f"{r} needs {', '.join(sorted(lines.ratio(r).lines))}" for r in wanted
+        )
+        raise ValueError(
+            f"the data have {', '.join(names)}, from which no ratio of calibration "
+            f"{self.calibration.name} can be formed ({needs}); check the redshift or "
+            "choose another calibration"
+        )
+
+    def prepare(self, data: LineLikelihood) -> LineLikelihood:
+        """Integrate out the lines of ``data`` that no ratio sets.
+
+        Raises
+        ------
+        ValueError
+            If the data can form no ratio of the calibration.
+        """
+        calibrated, free = self.choose(data.lines)
+        reached = lines.grow_tree(calibrated + free, lines.case_b()).lines
+        return data.keep(tuple(name for name in data.lines if name in reached))
+
+
+def parse_prior(name: str, card) -> Distribution:
+    """Read a prior off a card: ``{ Normal = [8.0, 0.5] }``.
+
+    Parameters
+    ----------
+    name : str
+        What the prior is of, for the error message.
+    card : dict
+        The name of a NumPyro distribution and its arguments.
+
+    Raises
+    ------
+    ValueError
+        If NumPyro has no such distribution or refuses its arguments.
+    """
+    try:
+        ((kind, arguments),) = card.items()
+        return getattr(dist, kind)(*arguments, validate_args=True)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"prior of {name} is {card!r}; give the name of a NumPyro distribution and "
+            "its arguments, as { Normal = [8.0, 0.5] }"
+        ) from error
+
+
+PRIORS = ("rho", "reddening", "reddening_scatter", "noise_scale")
+
+
+def load_model(name="gradient", *, calibration=None) -> Model:
+    """Read a model card of ``models/`` or a TOML file of your own.
+
+    Parameters
+    ----------
+    name : str or path
+    calibration : str or path, optional
+        Another calibration than the card's.
+
+    Raises
+    ------
+    ValueError
+        If there is no such card, or a key of it is missing or unknown.
+    """
+    card = cards.read("models", name)
+    optional = ("ratios", "free", "brightness", *PRIORS)
+    cards.check_keys(
+        card, name, required=("summary", "calibration", "field"), optional=optional
+    )
+    parts = {key: parse_prior(key, card[key]) for key in PRIORS if key in card}
+    if "ratios" in card:
+        parts["ratios"] = tuple(card["ratios"])
+    free = {
+        ratio: Free(parse_prior(ratio, entry["mean"]), entry.get("scatter", 0.0))
+        for ratio, entry in card.get("free", {}).items()
+    }
+    return Model(
+        load_calibration(calibration or card["calibration"]),
+        field=_load_field(name, card["field"]),
+        free=free,
+        brightness=card.get("brightness", Model.brightness),
+        name=Path(name).stem,
+        **parts,
+    )
+
+
+def _load_field(name, card):
+    priors = dict(card)
+    kind = priors.pop("kind", None)
+    if kind not in fields.__all__:
+        raise ValueError(
+            f"model {name}: field kind {kind!r} is not known; "
+            f"use one of {', '.join(fields.__all__)}"
+        )
+    known = getattr(fields, kind)
+    cards.check_keys(
+        priors, f"{name}, [field]", required=(), optional=known.__dataclass_fields__
+    )
+    return known(**{key: parse_prior(key, value) for key, value in priors.items()})

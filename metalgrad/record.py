@@ -1,0 +1,164 @@
+"""The record of a fit: draws, data and provenance in one ArviZ tree."""
+
+import json
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+from xarray import DataTree
+
+UNITS = {
+    "slope": "dex / {length}",
+    "level": "12 + log(O/H)",
+    "central": "12 + log(O/H)",
+    "metallicity": "12 + log(O/H)",
+    "scatter": "dex",
+    "reddening": "mag",
+    "ebv": "mag",
+    "line_flux": "1e-20 erg / s / cm2",
+    "line_flux_error": "1e-20 erg / s / cm2",
+    "model_flux": "1e-20 erg / s / cm2",
+    "radius": "{length}",
+    "position": "{length}",
+}
+VERSIONS = ("metalgrad", "jax", "numpyro", "arviz", "astropy", "numpy")
+MAPS = ("metallicity", "ebv")
+HIDDEN = ("log_ratio", "line_flux", "kept")
+
+
+def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> DataTree:
+    """Put a fit's draws, its data and where they came from into a tree.
+
+    Parameters
+    ----------
+    model : Model
+    data : Spaxels, LineMaps or LineLikelihood
+        As the user gave them.
+    likelihood : LineLikelihood
+        As the model saw them.
+    outcome : dict
+        From `metalgrad.inference.Run.chains`.
+    marginal : array, (chain, draw, spaxel)
+        Log likelihood with each spaxel's own latents integrated out.
+    prior_sd : dict
+        Prior standard deviation of each of the galaxy's sites.
+    seed : int
+
+    Returns
+    -------
+    xarray.DataTree
+    """
+    from arviz_base import from_dict
+
+    sites = outcome["sites"]
+    galaxy = [name for name in sites if name in prior_sd or name == "central"]
+    flux, error = likelihood.best_flux()
+    length = getattr(data, "radius_unit", "kpc")
+    constant = {
+        "line_flux_error": error,
+        "radius": np.hypot(*np.asarray(likelihood.position).T),
+        "position": np.asarray(likelihood.position),
+    }
+    if getattr(data, "index", None) is not None:
+        constant |= {"y": data.index[:, 0], "x": data.index[:, 1]}
+    tree = from_dict(
+        {
+            "posterior": {name: sites[name] for name in (*galaxy, *MAPS)},
+            "sample_stats": outcome["statistics"],
+            "posterior_predictive": replicate(likelihood, outcome, seed),
+            "log_likelihood": {"spaxel_data": marginal},
+            "observed_data": {"line_flux": flux},
+            "constant_data": constant,
+        },
+        dims=_dims(sites),
+        coords={
+            "line": list(likelihood.lines),
+            "ratio": list(model.choose(likelihood.lines)[0]),
+            "complex": likelihood.labels,
+            "axis": ["major", "minor"],
+        },
+        attrs={"/": _provenance(model, data, likelihood, seed, length)},
+    )
+    _annotate(tree, length, prior_sd)
+    return tree
+
+
+def _dims(sites):
+    return {
+        "metallicity": ["spaxel"],
+        "ebv": ["spaxel"],
+        "shared_dispersion": ["ratio"],
+        "noise_scale": ["complex"],
+        "spaxel_data": ["spaxel"],
+        "line_flux": ["spaxel", "line"],
+        "model_flux": ["spaxel", "line"],
+        "line_flux_error": ["spaxel", "line"],
+        "radius": ["spaxel"],
+        "position": ["spaxel", "axis"],
+        "x": ["spaxel"],
+        "y": ["spaxel"],
+    }
+
+
+def _provenance(model, data, likelihood, seed, length):
+    shape = getattr(data, "shape", None)
+    return {
+        "title": "metallicity field of a galaxy, by metalgrad",
+        "target": getattr(data, "target", ""),
+        "redshift": float(getattr(data, "redshift", np.nan)),
+        "model": model.name,
+        "field": type(model.field).__name__,
+        "calibration": model.calibration.name,
+        "calibration_reference": model.calibration.reference,
+        "ratios": list(model.choose(likelihood.lines)[0]),
+        "valid": list(model.calibration.valid(*model.choose(likelihood.lines)[0])),
+        "pivot": float(likelihood.pivot()),
+        "length": length,
+        "effective_radius": float(getattr(data, "effective_radius", None) or np.nan),
+        "shape": list(shape) if shape is not None else [],
+        "wcs": getattr(data, "header", "") or "",
+        "seed": seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": json.dumps({name: _version(name) for name in VERSIONS}),
+    }
+
+
+def _version(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _annotate(tree, length, prior_sd):
+    for group in tree.children.values():
+        for name, variable in group.data_vars.items():
+            if name in UNITS:
+                variable.attrs["units"] = UNITS[name].format(length=length)
+            if group.name == "posterior" and name in prior_sd:
+                variable.attrs["prior_sd"] = prior_sd[name]
+
+
+def replicate(likelihood, outcome, seed):
+    """Line fluxes of the kept draws, and what would be measured of them again.
+
+    Returns
+    -------
+    dict
+        ``model_flux`` and ``line_flux``, (chain, draw, spaxel, line).
+    """
+    rng = np.random.default_rng(seed)
+    flux = outcome["kept"]["line_flux"][:, ::10]
+    scale = outcome["sites"].get("noise_scale")
+    inverse = np.linalg.pinv(np.asarray(likelihood.root, float))
+    noise = rng.normal(size=flux.shape)
+    if scale is not None:
+        stride = max(1, scale.shape[1] // outcome["kept"]["theta"].shape[1]) * 10
+        noise *= scale[:, ::stride][:, : flux.shape[1], likelihood.row_complex][
+            :, :, None
+        ]
+    measured = flux + np.einsum("slr,cdsr->cdsl", inverse, noise)
+    return {
+        "model_flux": flux.astype(np.float32),
+        "line_flux": measured.astype(np.float32),
+    }

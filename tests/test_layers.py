@@ -1,0 +1,156 @@
+"""The house keeps its order: layers, sizes, names."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "metalgrad"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# From the ground up: a file imports strictly lower layers, never its own.
+LAYERS = {
+    "cards": {"cards"},
+    "physics": {
+        "bins",
+        "recipes",
+        "lines",
+        "calibrations",
+        "dust",
+        "continuum",
+        "geometry",
+        "lsf",
+        "psf",
+        "likelihood",
+    },
+    "data": {"targets", "cubes", "spaxels", "linemaps", "compression"},
+    "fields": {"fields", "hierarchy"},
+    "model": {"model"},
+    "running": {"inference", "simulate", "checks", "curvature"},
+    "edges": {
+        "classical",
+        "plot",
+        "summary",
+        "sed",
+        "reduction",
+        "survey",
+        "citation",
+    },
+    "command": {"cli"},
+}
+ORDER = list(LAYERS)
+
+# The layers in which a library may appear.
+HOMES = {
+    "astropy": {"data", "edges", "command"},
+    "regions": {"data", "edges", "command"},
+    "numpyro": {"fields", "model", "running", "edges", "command"},
+    "arviz": {"running", "edges", "command"},
+    "matplotlib": {"edges"},
+    "corner": {"edges"},
+    "bagpipes": {"edges"},
+    "jwst": {"edges"},
+    "dask": {"edges"},
+    "distributed": {"edges"},
+    "typer": {"command"},
+}
+
+LONGEST = 300  # lines; a longer file holds two ideas
+
+EMPTY_NAMES = {"utils", "helpers", "core", "base", "config", "types", "constants"}
+
+
+def layer(name):
+    """Return the layer of a module of metalgrad."""
+    found = [label for label, names in LAYERS.items() if name in names]
+    assert found, f"{name} has no layer; give it one in tests/test_layers.py"
+    return found[0]
+
+
+def height(name):
+    """Return how many layers lie below a module."""
+    return ORDER.index(layer(name))
+
+
+def imported(source, package="metalgrad"):
+    """Return the modules of metalgrad, and the foreign packages, in a source."""
+    ours, foreign = set(), set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package if node.level else ""
+            stem = ".".join(filter(None, [start, node.module]))
+            whole = stem == package
+            names = [f"{stem}.{a.name}" for a in node.names] if whole else [stem]
+        else:
+            continue
+        for name in names:
+            first, _, rest = name.partition(".")
+            if first == package:
+                ours.add(rest.partition(".")[0] or package)
+            else:
+                foreign.add(first)
+    return ours, foreign
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from metalgrad import cards, lines", ({"cards", "lines"}, set())),
+        ("from metalgrad.lines import fluxes", ({"lines"}, set())),
+        ("import metalgrad.dust", ({"dust"}, set())),
+        ("import metalgrad", ({"metalgrad"}, set())),
+        ("from . import cards", ({"cards"}, set())),
+        ("from .cards import read", ({"cards"}, set())),
+        ("def f():\n    import jax.numpy as jnp", (set(), {"jax"})),
+    ],
+)
+def test_every_way_to_import_is_seen(source, expected):
+    assert imported(source) == expected
+
+
+def inner(files):
+    return [path for path in files if path.stem != "__init__"]
+
+
+@pytest.mark.parametrize("path", inner(FILES), ids=lambda path: path.stem)
+def test_imports_point_downwards(path):
+    ours, _ = imported(path.read_text(encoding="utf-8"))
+    assert "metalgrad" not in ours, f"{path.name} imports the package as a whole"
+    above = {name for name in ours if height(name) >= height(path.stem)}
+    assert not above, f"{path.name} imports {above}, not below it"
+
+
+@pytest.mark.parametrize("path", inner(FILES), ids=lambda path: path.stem)
+def test_libraries_stay_in_their_layers(path):
+    _, foreign = imported(path.read_text(encoding="utf-8"))
+    here = layer(path.stem)
+    strangers = {name for name in foreign if here not in HOMES.get(name, {here})}
+    if here == "cards":
+        strangers |= foreign - sys.stdlib_module_names
+    assert not strangers, f"{path.name} is in layer {here!r}: no {strangers} there"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_file_is_long(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST, f"{path.name} has {lines} lines; make it two files"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_name_is_empty(path):
+    assert path.stem.strip("_") not in EMPTY_NAMES, f"{path.name} says nothing"
+
+
+@pytest.mark.parametrize("name", ["models", "data"])
+def test_the_shipped_folders_keep_their_names(name):
+    # The wheel lays models/ and data/ down inside the package.
+    assert not (PACKAGE / f"{name}.py").exists()
+    assert not (PACKAGE / name).exists()
+
+
+@pytest.mark.parametrize("folder", ["models", "data"])
+def test_cards_are_not_python(folder):
+    assert not list((PACKAGE.parent / folder).rglob("*.py"))
