@@ -36,6 +36,7 @@ class Relation:
     direction: str
 
     def __post_init__(self):
+        """Refuse a direction that is not known."""
         if self.direction not in ("ratio", "abundance"):
             raise ValueError(
                 f"direction {self.direction!r} of a dispersion is not known; "

@@ -13,13 +13,14 @@ from math import prod
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer import init_to_median
 from numpyro.infer.initialization import init_to_sample
-from numpyro.infer.util import compute_log_probs
+from scipy.stats import norm
+
+LOG_2PI = float(np.log(2 * np.pi))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,18 +84,24 @@ class Hierarchy:
             Likelihood times the prior of ``z``.
         """
         values, log_volume = self.unpack(theta, z)
+        trace = self._trace(arrays, values)
+        galaxy = log_volume + sum(
+            jnp.sum(trace[name]["fn"].log_prob(trace[name]["value"]))
+            for name in self.galaxy
+        )
+        observed = trace["data"]
+        latent = 0.5 * jnp.einsum("sd,sd->s", z, z) + 0.5 * z.shape[1] * LOG_2PI
+        return galaxy, observed["fn"].log_prob(observed["value"]) - latent
+
+    def _trace(self, arrays, values):
         data = self.data.with_arrays(arrays)
-        per_site, _ = compute_log_probs(self.model, (data,), {}, values, False)
-        galaxy = log_volume + sum(jnp.sum(per_site[name]) for name in self.galaxy)
-        rest = [per_site[name] for name in per_site if name not in self.galaxy]
-        return galaxy, sum(site.reshape(len(z), -1).sum(axis=1) for site in rest)
+        return handlers.trace(handlers.substitute(self.model, values)).get_trace(data)
 
     def residuals(self, arrays, theta, z):
         """Whitened residuals of each spaxel's line fluxes, (spaxel, line)."""
         values, _ = self.unpack(theta, z)
-        data = self.data.with_arrays(arrays)
-        trace = handlers.trace(handlers.substitute(self.model, values)).get_trace(data)
-        return trace["data"]["fn"].residuals(data.white)
+        observed = self._trace(arrays, values)["data"]
+        return observed["fn"].residuals(observed["value"])
 
     def potential(self, arrays, theta, z):
         """Negative log of the joint density."""
@@ -104,8 +111,7 @@ class Hierarchy:
     def sites(self, arrays, theta, z) -> dict:
         """Every latent and deterministic site of the model at one point."""
         values, _ = self.unpack(theta, z)
-        data = self.data.with_arrays(arrays)
-        trace = handlers.trace(handlers.substitute(self.model, values)).get_trace(data)
+        trace = self._trace(arrays, values)
         return {
             name: site["value"]
             for name, site in trace.items()
@@ -115,19 +121,20 @@ class Hierarchy:
 
     def prior_sd(self, draws: int = 1000) -> dict[str, float]:
         """Prior standard deviation of each of the galaxy's sites."""
-        keys = jax.random.split(jax.random.key(0), draws)
-        points = jax.vmap(partial(self._start, strategy=init_to_sample()))(keys)
-        width = self.sizes[1]
-        latents = jnp.zeros((len(self.data), width))
-        values = jax.vmap(lambda point: self.unpack(point, latents)[0])(points)
+
+        def one(key):
+            theta = self._start(key, strategy=init_to_sample())
+            return self.unpack(theta, jnp.zeros((1, self.sizes[1])))[0]
+
+        values = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), draws))
         return {name: float(np.std(values[name])) for name in self.galaxy}
 
     def prior_points(self, key, count: int) -> Float[Array, "point galaxy"]:
         """Return ``theta`` at the prior's median, then at draws from the prior."""
-        keys = jax.random.split(key, count)
-        strategies = [init_to_median()] + [init_to_sample()] * (count - 1)
-        points = [self._start(k, strategy=s) for k, s in zip(keys, strategies, strict=True)]
-        return jnp.stack(points)
+        draw = jax.jit(jax.vmap(partial(self._start, strategy=init_to_sample())))
+        draws = draw(jax.random.split(key, count))
+        median = jax.jit(partial(self._start, strategy=init_to_median()))(key)
+        return draws.at[0].set(median)
 
     def _start(self, key, *, strategy):
         seeded = handlers.substitute(
@@ -154,24 +161,44 @@ def split(model, data) -> Hierarchy:
     Raises
     ------
     ValueError
-        If a site in ``plate("spaxel")`` is not a standard normal.
+        If a site in ``plate("spaxel")`` is not a standard normal, or a site other than
+        ``data`` is observed.
     """
     data = data.with_arrays(data.arrays)
-    trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(data)
+    seen = {}
+
+    def look():
+        seen.update(
+            handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(data)
+        )
+
+    jax.eval_shape(look)
     galaxy, spaxel = {}, {}
-    for name, site in trace.items():
-        if site["type"] != "sample" or site["is_observed"]:
+    for name, site in seen.items():
+        if site["type"] != "sample" or name == "data":
             continue
-        shape = np.shape(site["value"])
-        transform = biject_to(site["fn"].support)
-        if not any(frame.name == "spaxel" for frame in site["cond_indep_stack"]):
-            galaxy[name] = (shape, transform)
-            continue
-        spaxel[name] = shape[1:]
-        probe = jnp.full(shape, 0.3)
-        if not np.isclose(site["fn"].log_prob(probe).sum(), norm.logpdf(probe).sum()):
+        if site["is_observed"]:
             raise ValueError(
-                f"site {name} is drawn once per spaxel but is not standard normal; draw "
-                "a standard normal there and transform it"
+                f"site {name} is observed or a factor, but only the site data may be; "
+                "put what the model must match into the distribution of data"
             )
+        shape = np.shape(site["value"])
+        if any(frame.name == "spaxel" for frame in site["cond_indep_stack"]):
+            _check_standard_normal(name, site["fn"], shape)
+            spaxel[name] = shape[1:]
+        else:
+            galaxy[name] = (shape, biject_to(site["fn"].support))
     return Hierarchy(model, data, galaxy, spaxel)
+
+
+def _check_standard_normal(name, distribution, shape):
+    probe = np.linspace(0.1, 2.0, prod(shape)).reshape(shape)
+    try:
+        density = float(np.sum(distribution.log_prob(probe)))
+    except jax.errors.UnexpectedTracerError:  # it depends on other sites
+        density = np.nan
+    if not np.isclose(density, norm.logpdf(probe).sum()):
+        raise ValueError(
+            f"site {name} is drawn once per spaxel but is not standard normal; draw a "
+            "standard normal there and transform it"
+        )

@@ -11,12 +11,12 @@ from jax import random
 from numpyro.infer.hmc import hmc
 from tqdm.auto import tqdm
 
-from metalgrad import curvature
+from metalgrad import collapse, curvature
 from metalgrad.compression import compress
 from metalgrad.hierarchy import Hierarchy, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.linemaps import LineMaps
-from metalgrad.record import record
+from metalgrad.record import MAPS, record
 from metalgrad.spaxels import Spaxels
 
 CHUNK = 25  # iterations between two looks at the progress bar
@@ -107,6 +107,7 @@ class Run:
         self.affine = expansion.arrays
         self.warmup, self.draws = warmup, draws
         self.target_accept = target_accept
+        self.wanted = {*hierarchy.galaxy, "central", *MAPS, "line_flux"}
         self._init, self._step = hmc(potential_fn_gen=self._potential, algo="NUTS")
 
     def _potential(self, arrays, affine):
@@ -138,6 +139,7 @@ class Run:
             statistics = {name: getattr(state, key) for name, key in STATISTICS.items()}
             statistics["step_size"] = state.adapt_state.step_size
             sites = self.hierarchy.sites(arrays, theta, z)
+            sites = {name: sites[name] for name in sites if name in self.wanted}
             return {"theta": theta, "z": z, "sites": sites, "statistics": statistics}
 
         def body(i, carry):
@@ -158,7 +160,8 @@ class Run:
         dict
             Arrays with leading axes (chain, draw).
         """
-        states = [self.start(key) for key in keys]
+        start = jax.jit(self.start)
+        states = [start(key) for key in keys]
         advance = (
             jax.jit(self.advance)
             .lower(states[0], self.arrays, self.affine, CHUNK)
@@ -217,7 +220,7 @@ def _single(value):
 @partial(jax.jit, static_argnums=0)
 def _integrate(hierarchy: Hierarchy, arrays, theta, z, noise):
     def one(point):
-        return curvature.spaxel_evidence(hierarchy, arrays, *point, noise)
+        return collapse.spaxel_evidence(hierarchy, arrays, *point, noise)
 
     return jax.lax.map(one, (theta, z))
 
@@ -230,7 +233,7 @@ def integrate_spaxels(hierarchy, arrays, outcome, key):
     numpy.ndarray, (chain, draw, spaxel)
     """
     theta, z = outcome["kept"]["theta"], outcome["kept"]["z"]
-    noise = curvature.heavy_noise(key, z.shape[2:])
+    noise = collapse.heavy_noise(key, z.shape[2:])
     parts = [
         _integrate(hierarchy, arrays, jnp.asarray(t), jnp.asarray(latents), noise)
         for t, latents in zip(theta, z, strict=True)

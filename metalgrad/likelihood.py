@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from metalgrad.normal import decompose, forget, whiten
+
 ARRAYS = ("root", "white", "misfit", "dof", "log_norm", "position")
 
 
@@ -92,8 +94,9 @@ class LineLikelihood:
             True noise over the errors of the data.
         """
         residual = jnp.einsum("srl,sl->sr", self.root, flux) - self.white
-        lines = jnp.sum((residual / noise_scale[self.row_complex]) ** 2, axis=-1)
-        rest = self.misfit / noise_scale**2 + 2 * self.dof * jnp.log(noise_scale)
+        scale = noise_scale[None]
+        lines = jnp.sum((residual / scale[:, self.row_complex]) ** 2, axis=-1)
+        rest = self.misfit / scale**2 + 2 * self.dof * jnp.log(scale)
         return self.log_norm - 0.5 * (lines + jnp.sum(rest, axis=-1))
 
     def precision(self) -> np.ndarray:
@@ -106,13 +109,11 @@ class LineLikelihood:
 
         A line that a spaxel's data do not constrain has flux 0 and error infinity.
         """
-        precision = self.precision()
-        vector = np.einsum("srl,sr->sl", np.asarray(self.root), np.asarray(self.white))
-        covariance = np.linalg.pinv(precision, hermitian=True)
-        flux = np.einsum("slm,sm->sl", covariance, vector)
-        seen = np.einsum("sll->sl", precision) > 0
-        error = np.sqrt(np.einsum("sll->sl", covariance))
-        return np.where(seen, flux, 0.0), np.where(seen, error, np.inf)
+        precision, vector = self._normal()
+        values = decompose(precision)
+        flux = np.einsum("slm,sm->sl", values.inverse(), vector)
+        error = np.sqrt(np.einsum("sll->sl", values.inverse()))
+        return np.where(values.seen, flux, 0.0), np.where(values.seen, error, np.inf)
 
     def pivot(self):
         """Radius at which level and slope decorrelate: mean weighted by S/N squared."""
@@ -131,6 +132,8 @@ class LineLikelihood:
     def keep(self, lines: tuple[str, ...]) -> "LineLikelihood":
         """Integrate the other lines out, each with a flat prior on its flux.
 
+        A complex of which no line is left is dropped with its noise scale.
+
         Parameters
         ----------
         lines : tuple of str
@@ -139,59 +142,41 @@ class LineLikelihood:
         -------
         LineLikelihood
         """
-        kept = [name in lines for name in self.lines]
-        if all(kept):
+        kept = np.array([name in lines for name in self.lines])
+        if kept.all():
             return self
-        a, b = np.flatnonzero(kept), np.flatnonzero(~np.array(kept))
-        precision = self.precision()
-        vector = np.einsum("srl,sr->sl", np.asarray(self.root), np.asarray(self.white))
-        gone = np.linalg.pinv(precision[:, b][:, :, b], hermitian=True)
-        bridge = precision[:, a][:, :, b] @ gone
-        reduced = precision[:, a][:, :, a] - bridge @ precision[:, b][:, :, a]
-        shifted = vector[:, a] - np.einsum("sab,sb->sa", bridge, vector[:, b])
-        complexes = tuple(
-            names
-            for names in (tuple(n for n in c if n in lines) for c in self.complexes)
-            if names
+        (precision, vector), owner = self._normal(), self.row_complex
+        full = np.einsum("sll->sl", precision).copy()
+        dof, log_norm = np.array(self.dof, float), np.array(self.log_norm, float)
+        for c in range(len(self.complexes)):
+            lost = np.flatnonzero(~kept & (owner == c))
+            values = decompose(precision[:, lost][:, :, lost])
+            bridge = precision[:, :, lost] @ values.inverse()
+            vector = vector - np.einsum("slm,sm->sl", bridge, vector[:, lost])
+            precision = precision - bridge @ precision[:, lost]
+            dof[:, c] -= values.rank
+            log_norm += 0.5 * (values.rank * np.log(2 * np.pi) - values.log_det)
+        names = [tuple(n for n in c if n in lines) for c in self.complexes]
+        precision, vector = forget(precision, vector, full)
+        root, white = whiten(
+            precision[:, kept][:, :, kept], vector[:, kept], owner[kept]
         )
-        left = [bool(set(c) & set(lines)) for c in self.complexes]
-        lost = [sum(n not in lines for n in c) for c in self.complexes]
-        root, white = square_root(reduced, shifted)
+        left = [bool(c) for c in names]
         return replace(
             self,
-            lines=tuple(np.array(self.lines)[a]),
-            complexes=complexes,
+            lines=tuple(name for name in self.lines if name in lines),
+            complexes=tuple(filter(None, names)),
             root=root,
             white=white,
             misfit=np.asarray(self.misfit)[:, left],
-            dof=np.maximum(np.asarray(self.dof) - lost, 0)[:, left],
+            dof=np.maximum(dof, 0)[:, left],
+            log_norm=log_norm,
         )
 
-
-def square_root(precision, vector):
-    """Whiten normal equations: ``U`` with ``UᵀU = precision`` and ``u = U⁻ᵀ vector``.
-
-    Directions without information give rows of zeros.
-
-    Parameters
-    ----------
-    precision : array, (spaxel, line, line)
-    vector : array, (spaxel, line)
-
-    Returns
-    -------
-    root : numpy.ndarray, (spaxel, line, line)
-    white : numpy.ndarray, (spaxel, line)
-    """
-    precision, vector = np.asarray(precision), np.asarray(vector)
-    size = np.sqrt(np.maximum(np.einsum("sll->sl", precision), 1e-300))
-    value, axes = np.linalg.eigh(precision / (size[:, :, None] * size[:, None, :]))
-    informative = value > 1e-10
-    stretch = np.sqrt(np.where(informative, value, 0.0))
-    root = stretch[:, :, None] * np.swapaxes(axes, 1, 2) * size[:, None, :]
-    shrink = np.where(informative, 1 / np.where(informative, stretch, 1.0), 0.0)
-    white = shrink * np.einsum("slr,sl->sr", axes, vector / size)
-    return root, white
+    def _normal(self):
+        """Precision matrix of the fluxes, and its product with the best ones."""
+        root, white = np.asarray(self.root, float), np.asarray(self.white, float)
+        return self.precision(), np.einsum("srl,sr->sl", root, white)
 
 
 def from_line_maps(maps) -> LineLikelihood:

@@ -151,14 +151,12 @@ class Tree:
         self, log_ratios: Float[Array, "spaxel ratio"]
     ) -> Float[Array, "spaxel line"]:
         """Intrinsic log10 fluxes relative to Hβ."""
-        return self.offset + log_ratios @ self.matrix
+        return self.offset[None] + log_ratios @ self.matrix
 
     def select(self, names: tuple[str, ...]) -> "Tree":
         """Return the branch that ends in ``names``, in their order."""
         columns = [self.lines.index(name) for name in names]
-        return Tree(
-            self.ratios, names, self.matrix[:, columns], self.offset[columns]
-        )
+        return Tree(self.ratios, names, self.matrix[:, columns], self.offset[columns])
 
 
 def grow_tree(ratios: tuple[str, ...], balmer: dict[str, float]) -> Tree:
@@ -213,7 +211,8 @@ def _solve(name, index, known):
             "leave it out (R2, R3 and O3O2 are two facts, not three)"
         )
     powers, (line,) = ratio(name).terms[0], new
-    row, constant = np.zeros_like(known[REFERENCE][0]), 0.0
+    row = np.zeros_like(known[REFERENCE][0])
+    constant = -np.log10(ratio(name).weights[0])
     row[index] = 1.0
     for other in set(powers) - {line}:
         row = row - powers[other] * known[other][0]
@@ -222,7 +221,7 @@ def _solve(name, index, known):
 
 
 def _refuse_orphans(names, known):
-    wanted = "; ".join(f"{name} needs {', '.join(_unset(name, known))}" for name in names)
+    wanted = "; ".join(f"{n} needs {', '.join(_unset(n, known))}" for n in names)
     raise ValueError(
         f"no chain of ratios reaches these lines: {wanted}; "
         "add a ratio that sets all but one of them, or give one a free prior"

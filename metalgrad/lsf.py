@@ -11,7 +11,6 @@ import jax.scipy.special
 import numpy as np
 import scipy.special
 
-
 from metalgrad import cards
 
 FWHM_PER_SIGMA = float(2 * np.sqrt(2 * np.log(2)))
@@ -34,7 +33,7 @@ class LSF:
     resolution: np.ndarray
 
     def sigma(self, wavelength, scale=1.0):
-        """Standard deviation [µm] at ``wavelength`` [µm].
+        """Return the standard deviation [µm] at ``wavelength`` [µm].
 
         Parameters
         ----------

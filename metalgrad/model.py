@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -14,6 +15,7 @@ from numpyro.distributions import Distribution, constraints
 
 from metalgrad import cards, dust, fields, lines
 from metalgrad.calibrations import Calibration, load_calibration
+from metalgrad.fields import load_field, parse_prior
 from metalgrad.likelihood import LineLikelihood
 
 RATIOS = ("R3", "R2", "O3O2", "Ne3O2", "S2")
@@ -47,10 +49,11 @@ class LineData(Distribution):
         super().__init__(jnp.shape(data.white)[:1], jnp.shape(data.white)[1:])
 
     def sample(self, key, sample_shape=()):
-        """Draw whitened data."""
+        """Draw whitened data; a row without information stays 0."""
         mean = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
-        noise = dist.Normal(mean, self.noise_scale[self.data.row_complex])
-        return noise.sample(key, sample_shape)
+        noise = jax.random.normal(key, (*sample_shape, *mean.shape), mean.dtype)
+        told = jnp.any(jnp.asarray(self.data.root) != 0, axis=-1)
+        return mean + told * self.noise_scale[self.data.row_complex] * noise
 
     def residuals(self, value):
         """Whitened residuals in units of the noise, (spaxel, line)."""
@@ -61,6 +64,11 @@ class LineData(Distribution):
         """Log density of the spectra behind ``value``, (spaxel,)."""
         data = replace(self.data, white=value)
         return data.log_likelihood(self.flux, self.noise_scale)
+
+
+def _is_product(ratio):
+    """Whether a ratio can set a line: a sum of lines cannot."""
+    return len(lines.ratio(ratio).terms) == 1
 
 
 def sample_normals(name: str, count: int, width: int) -> Float[Array, "spaxel width"]:
@@ -169,7 +177,7 @@ class Model:
         What the data tell best is the observed flux of a bright line, so that is drawn
         and not the intrinsic Hβ.
         """
-        anchor = next(line for line in ANCHORS if line in data.lines)
+        anchor = next((line for line in ANCHORS if line in data.lines), data.lines[0])
         with numpyro.plate("spaxel", len(data)):
             offset = numpyro.sample("brightness_offset", dist.Normal())
         bright = data.typical(anchor) + self.brightness * offset
@@ -198,21 +206,25 @@ class Model:
         """
         known, calibrated, free = set(lines.case_b()), [], []
         wanted = [r for r in self.ratios if r in self.calibration.relations]
-        wanted = wanted or list(self.calibration.ratios)
+        wanted = wanted or [r for r in self.calibration.ratios if _is_product(r)]
+        spare = [r for r in self.free if r not in wanted]
+
+        def unset(ratio):
+            return lines.ratio(ratio).lines - known
 
         def admit(ratio, accepted):
-            new = lines.ratio(ratio).lines - known
+            new = unset(ratio)
             if len(new) == 1 and new <= set(names):
                 accepted.append(ratio)
                 known.update(new)
 
         for ratio in wanted:
-            if len(lines.ratio(ratio).lines - known) > 1:  # as O3N2: one fact, two lines
-                for other in set(self.free) - set(wanted):
-                    if lines.ratio(other).lines - known < lines.ratio(ratio).lines:
-                        admit(other, free)
+            # O3N2 is one fact about two new lines: a free ratio must set the other.
+            partners = [r for r in spare if unset(r) < unset(ratio)]
+            for partner in partners[: len(unset(ratio)) - 1]:
+                admit(partner, free)
             admit(ratio, calibrated)
-        for ratio in self.free:
+        for ratio in spare:
             admit(ratio, free)
         if not calibrated:
             self._refuse(names, wanted)
@@ -222,48 +234,26 @@ class Model:
         needs = "; ".join(
             f"{r} needs {', '.join(sorted(lines.ratio(r).lines))}" for r in wanted
         )
+        found = ", ".join(names) or "no line"
         raise ValueError(
-            f"the data have {', '.join(names)}, from which no ratio of calibration "
+            f"the data have {found}, from which no ratio of calibration "
             f"{self.calibration.name} can be formed ({needs}); check the redshift or "
             "choose another calibration"
         )
 
     def prepare(self, data: LineLikelihood) -> LineLikelihood:
-        """Integrate out the lines of ``data`` that no ratio sets.
+        """Integrate out the lines of ``data`` that no ratio sets or no spaxel measures.
 
         Raises
         ------
         ValueError
             If the data can form no ratio of the calibration.
         """
-        calibrated, free = self.choose(data.lines)
+        information = np.einsum("sll->l", data.precision())
+        measured = np.array(data.lines)[information > 0]
+        calibrated, free = self.choose(tuple(map(str, measured)))
         reached = lines.grow_tree(calibrated + free, lines.case_b()).lines
-        return data.keep(tuple(name for name in data.lines if name in reached))
-
-
-def parse_prior(name: str, card) -> Distribution:
-    """Read a prior off a card: ``{ Normal = [8.0, 0.5] }``.
-
-    Parameters
-    ----------
-    name : str
-        What the prior is of, for the error message.
-    card : dict
-        The name of a NumPyro distribution and its arguments.
-
-    Raises
-    ------
-    ValueError
-        If NumPyro has no such distribution or refuses its arguments.
-    """
-    try:
-        ((kind, arguments),) = card.items()
-        return getattr(dist, kind)(*arguments, validate_args=True)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"prior of {name} is {card!r}; give the name of a NumPyro distribution and "
-            "its arguments, as { Normal = [8.0, 0.5] }"
-        ) from error
+        return data.keep(tuple(name for name in measured if name in reached))
 
 
 PRIORS = ("rho", "reddening", "reddening_scatter", "noise_scale")
@@ -297,24 +287,9 @@ def load_model(name="gradient", *, calibration=None) -> Model:
     }
     return Model(
         load_calibration(calibration or card["calibration"]),
-        field=_load_field(name, card["field"]),
+        field=load_field(name, card["field"]),
         free=free,
         brightness=card.get("brightness", Model.brightness),
         name=Path(name).stem,
         **parts,
     )
-
-
-def _load_field(name, card):
-    priors = dict(card)
-    kind = priors.pop("kind", None)
-    if kind not in fields.__all__:
-        raise ValueError(
-            f"model {name}: field kind {kind!r} is not known; "
-            f"use one of {', '.join(fields.__all__)}"
-        )
-    known = getattr(fields, kind)
-    cards.check_keys(
-        priors, f"{name}, [field]", required=(), optional=known.__dataclass_fields__
-    )
-    return known(**{key: parse_prior(key, value) for key, value in priors.items()})

@@ -23,7 +23,6 @@ UNITS = {
 }
 VERSIONS = ("metalgrad", "jax", "numpyro", "arviz", "astropy", "numpy")
 MAPS = ("metallicity", "ebv")
-HIDDEN = ("log_ratio", "line_flux", "kept")
 
 
 def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> DataTree:

@@ -19,6 +19,7 @@ PURE = {
     "test_likelihood",
     "test_lines",
     "test_lsf",
+    "test_normal",
     "test_psf",
 }
 

@@ -12,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up: a file imports strictly lower layers, never its own.
 LAYERS = {
     "cards": {"cards"},
+    "algebra": {"normal"},
     "physics": {
         "bins",
         "recipes",
@@ -24,10 +25,15 @@ LAYERS = {
         "psf",
         "likelihood",
     },
-    "data": {"targets", "cubes", "spaxels", "linemaps", "compression"},
+    "data": {"targets", "cubes", "spaxels", "linemaps", "windows"},
+    "tuning": {"tuning"},
+    "compression": {"compression"},
     "fields": {"fields", "hierarchy"},
-    "model": {"model"},
-    "running": {"inference", "simulate", "checks", "curvature"},
+    "model": {"model", "collapse"},
+    "curvature": {"curvature", "record"},
+    "running": {"inference", "simulate", "checks"},
+    "products": {"maps", "spectra"},
+    "panels": {"panels"},
     "edges": {
         "classical",
         "plot",
@@ -43,11 +49,11 @@ ORDER = list(LAYERS)
 
 # The layers in which a library may appear.
 HOMES = {
-    "astropy": {"data", "edges", "command"},
+    "astropy": {"data", "products", "edges", "command"},
     "regions": {"data", "edges", "command"},
     "numpyro": {"fields", "model", "running", "edges", "command"},
     "arviz": {"running", "edges", "command"},
-    "matplotlib": {"edges"},
+    "matplotlib": {"panels", "edges"},
     "corner": {"edges"},
     "bagpipes": {"edges"},
     "jwst": {"edges"},

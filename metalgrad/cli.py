@@ -1,0 +1,220 @@
+"""The command line: a thin face over the Python API."""
+
+import os
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+import astropy.units as u
+import jax
+import typer
+from astropy.coordinates import SkyCoord
+
+from metalgrad import cards
+from metalgrad.cubes import Cube
+from metalgrad.inference import fit as fit_model
+from metalgrad.linemaps import LineMaps
+from metalgrad.model import load_model
+from metalgrad.simulate import simulate as simulate_cube
+from metalgrad.spaxels import Spaxels
+from metalgrad.targets import Target, load_target
+
+app = typer.Typer(
+    name="metalgrad",
+    help="Metallicity gradients of galaxies from every spaxel's spectrum.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+TABLES = {".ecsv", ".csv", ".vot"}
+
+Out = Annotated[Path, typer.Option(help="Folder to write to.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Seed = Annotated[int, typer.Option(help="Of all randomness.")]
+
+
+@app.command()
+def fit(
+    data: Annotated[Path, typer.Argument(help="Cube (s3d), spectrum or flux table.")],
+    *,
+    out: Out,
+    seed: Seed = 0,
+    target: Annotated[str, typer.Option(help="Card of a target, or your own.")] = "",
+    redshift: Annotated[float | None, typer.Option(help="Of the galaxy.")] = None,
+    center: Annotated[str, typer.Option(help='"RA DEC" of the centre.')] = "",
+    radius: Annotated[float | None, typer.Option(help="To fit within [arcsec].")] = None,
+    kpc_per_arcsec: Annotated[float | None, typer.Option(help="Scale.")] = None,
+    region: Annotated[Path | None, typer.Option(help="DS9 region file.")] = None,
+    model: Annotated[str, typer.Option(help="Card of a model.")] = "gradient",
+    calibration: Annotated[str, typer.Option(help="Card of a calibration.")] = "",
+    chains: Annotated[int, typer.Option(min=1)] = 4,
+    warmup: Annotated[int, typer.Option(min=1)] = 500,
+    draws: Annotated[int, typer.Option(min=4)] = 1000,
+    device: Annotated[Literal["cpu", "cuda"] | None, typer.Option()] = None,
+    overwrite: Overwrite = False,
+):
+    """Fit a cube, a spectrum or a table of line fluxes."""
+    _refuse_to_overwrite(out / "posterior.nc", overwrite=overwrite)
+    _choose_device(device)
+    galaxy = _aim(target, redshift, center, radius, kpc_per_arcsec)
+    spaxels = _read(data, galaxy, region)
+    story = load_model(model, calibration=calibration or None)
+    posterior = fit_model(
+        story, spaxels, seed=seed, warmup=warmup, draws=draws, chains=chains
+    )
+    posterior.attrs["command"] = " ".join(["metalgrad", *sys.argv[1:]])
+    posterior.attrs["input"] = str(data)
+    _write_fit(posterior, spaxels, out)
+
+
+@app.command()
+def simulate(
+    *,
+    target: Annotated[str, typer.Option(help="Card of a target, or your own.")],
+    out: Out,
+    seed: Seed = 0,
+    slope: Annotated[float | None, typer.Option(help="True slope [dex/kpc].")] = None,
+    overwrite: Overwrite = False,
+):
+    """Draw a mock cube of a target, in the layout of the jwst pipeline's s3d."""
+    galaxy = load_target(target)
+    path = out / f"{galaxy.name}_mock_s3d.fits"
+    _refuse_to_overwrite(path, overwrite=overwrite)
+    truth = {} if slope is None else {"slope": slope}
+    cube = simulate_cube(galaxy, seed=seed, truth=truth)
+    with _new_file(path) as fresh:
+        cube.write(fresh)
+    typer.echo(path)
+
+
+@app.command("list")
+def list_cards(kind: Annotated[Literal["models", "calibrations", "targets"], typer.Argument()]):
+    """List the models, calibrations or targets that can be named."""
+    for name in cards.names(kind):
+        card = cards.read(kind, name)
+        about = card.get("summary") or card.get("reference", "")
+        typer.echo(f"{name:22} {about}")
+
+
+def _aim(target, redshift, center, radius, kpc_per_arcsec):
+    """Combine a target card with what the command line says."""
+    given = {"redshift": redshift, "radius": radius, "kpc_per_arcsec": kpc_per_arcsec}
+    given = {key: value for key, value in given.items() if value is not None}
+    if center:
+        given["position"] = _position(center)
+    if target:
+        from dataclasses import replace
+
+        return replace(load_target(target), **given)
+    if redshift is None:
+        return None
+    return Target.at(**{"radius": 1.5, "name": "target"} | given)
+
+
+def _position(text):
+    try:
+        sexagesimal = ":" in text or "h" in text
+        return SkyCoord(text, unit=(u.hourangle if sexagesimal else u.deg, u.deg))
+    except ValueError as error:
+        raise ValueError(
+            f'--center {text!r} cannot be read; give "RA DEC" in degrees or as '
+            '"10:00:47.33 +02:28:43.14"'
+        ) from error
+
+
+def _read(path, galaxy, region):
+    if path.suffix in TABLES:
+        return LineMaps.from_table(path, target=galaxy)
+    if galaxy is None:
+        raise ValueError(
+            "a cube needs a galaxy to look for: give --target, or --redshift, --center "
+            "and --radius"
+        )
+    return Spaxels.select(Cube.read(path), galaxy, region)
+
+
+def _choose_device(device):
+    if device is None:
+        return
+    jax.config.update("jax_platforms", device)
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise ValueError(
+            f"no {device} device can be used here; install metalgrad[cuda] on a machine "
+            "with an NVIDIA GPU, or leave --device out"
+        ) from error
+
+
+def _refuse_to_overwrite(path, *, overwrite):
+    if path.exists() and not overwrite:
+        raise ValueError(
+            f"{path} is there already; choose another --out, or say --overwrite"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+class _new_file:  # noqa: N801 - used as a function
+    """Write beside ``path`` and move into place, so that no half file is left."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".new-")
+        return Path(self.folder.name) / self.path.name
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            os.replace(Path(self.folder.name) / self.path.name, self.path)
+        self.folder.cleanup()
+
+
+def _write_fit(posterior, data, out):
+    """Write posterior, summary, maps and pictures."""
+    from metalgrad.maps import write_maps
+    from metalgrad.summary import describe, summary
+
+    with _new_file(out / "posterior.nc") as fresh:
+        posterior.to_netcdf(fresh, engine="h5netcdf")
+    with _new_file(out / "summary.ecsv") as fresh:
+        summary(posterior).write(fresh, format="ascii.ecsv")
+    if posterior.attrs["shape"]:
+        with _new_file(out / "maps.fits") as fresh:
+            write_maps(posterior, fresh)
+    typer.echo(describe(posterior))
+    if find_spec("matplotlib") is None or find_spec("corner") is None:
+        typer.echo("no pictures: install metalgrad[plot] for them", err=True)
+    else:
+        _draw(posterior, data, out)
+    typer.echo(f"written to {out}")
+
+
+def _draw(posterior, data, out):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from metalgrad import plot
+
+    pictures = {"gradient": plot.gradient, "corner": plot.corner, "trace": plot.trace}
+    if posterior.attrs["shape"]:
+        pictures["maps"] = plot.maps
+    figures = {name: draw(posterior) for name, draw in pictures.items()}
+    if isinstance(data, Spaxels):
+        figures["spectra"] = plot.spectra(posterior, data)
+    for name, figure in figures.items():
+        figure = getattr(figure, "figure", figure)
+        with _new_file(out / f"{name}.png") as fresh:
+            figure.savefig(fresh, dpi=150, bbox_inches="tight")
+
+
+def main():
+    """Run the command line; one sentence, and no traceback, for wrong input."""
+    try:
+        app(standalone_mode=False)
+    except (ValueError, OSError) as error:
+        typer.echo(f"metalgrad: {error}", err=True)
+        sys.exit(1)
+    except typer.Abort:
+        sys.exit(130)

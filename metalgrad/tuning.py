@@ -1,0 +1,190 @@
+"""Find where the lines are and how wide: velocities of spaxels, width of the LSF."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.interpolate import CubicSpline, RectBivariateSpline
+
+from metalgrad.normal import normal_equations, square_root
+from metalgrad.windows import SCALE, Cut
+
+OFFSET = 500.0  # km/s: prior width of the offset between a complex and the redshift
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """Where the lines are and how wide, as the data have them.
+
+    Attributes
+    ----------
+    velocity, velocity_error : numpy.ndarray, (spaxel,)
+        Line-of-sight velocity about the galaxy's [km/s].
+    offset : numpy.ndarray, (complex,)
+        Velocity of each complex about the redshift [km/s]: the redshift's error and
+        the wavelength calibration's.
+    scale, scale_error : numpy.ndarray, (complex,)
+        Width of the LSF relative to its table.
+    """
+
+    velocity: Float[np.ndarray, " spaxel"]
+    velocity_error: Float[np.ndarray, " spaxel"]
+    offset: Float[np.ndarray, " complex"]
+    scale: Float[np.ndarray, " complex"]
+    scale_error: Float[np.ndarray, " complex"]
+
+
+def gain(part: Cut, velocity, scale) -> Float[np.ndarray, " spaxel"]:
+    """Half the drop of χ² that lines bring each spaxel.
+
+    Parameters
+    ----------
+    part : Cut
+    velocity : float or array, (spaxel,)
+        [km/s]
+    scale : float
+        Width of the LSF relative to its table.
+    """
+    count = len(part.flux)
+    velocity = np.asarray(velocity)
+    design = part.design(velocity, np.full(velocity.shape, scale))
+    precision, vector = normal_equations(
+        np.broadcast_to(design, (count, *design.shape[-2:])),
+        np.broadcast_to(part.basis, (count, *part.basis.shape)),
+        np.zeros((count, len(part.basis))),
+        part.flux,
+        part.weight,
+    )[:2]
+    return 0.5 * (square_root(precision, vector)[1] ** 2).sum(axis=1)
+
+
+def tune(parts: list[Cut]) -> Tuning:
+    """Find the velocity of every spaxel and the width of the LSF in every complex.
+
+    Offset and width of a complex come from the sum of all spaxels, then, with every
+    spaxel at its own velocity, from the spaxels themselves.  Their velocities are drawn
+    towards the galaxy's by their common scatter (empirical Bayes).
+
+    Parameters
+    ----------
+    parts : list of Cut
+        One for each complex.
+    """
+    first = [tune_sum(part.total()) for part in parts]
+    velocity, _ = tune_velocities(parts, first)
+    found = [
+        tune_spaxels(part, velocity, *start)
+        for part, start in zip(parts, first, strict=True)
+    ]
+    velocity, error = tune_velocities(parts, found)
+    offset, scale, scale_error, _ = np.array(found).T
+    return Tuning(velocity, error, offset, scale, scale_error)
+
+
+def tune_velocities(parts, found):
+    """Velocity of each spaxel and its error, given what `tune_sum` returns."""
+    grid = np.arange(-700.0, 701.0, 100.0)
+    gains = sum(
+        np.stack([gain(part, offset + v, scale) for v in grid]) / inflation
+        for part, (offset, scale, _, inflation) in zip(parts, found, strict=True)
+    )
+    return shrink(grid, gains)
+
+
+def tune_sum(part: Cut) -> tuple[float, float, float, float]:
+    """Find the offset [km/s], width, its error and χ² per channel of a summed spectrum.
+
+    Parameters
+    ----------
+    part : Cut
+        Of one spaxel.
+    """
+    velocity = np.arange(-1500.0, 1501.0, 75.0)
+    scale = np.arange(0.4, 1.41, 0.025)
+    surface = np.array([[gain(part, v, s)[0] for s in scale] for v in velocity])
+    return weigh(velocity, scale, surface, inflation(part, surface.max()))
+
+
+def tune_spaxels(part: Cut, velocity, offset, scale, error, *_):
+    """Refine `tune_sum`: the sum is broader than the LSF by the spaxels' velocities.
+
+    Where the sum does not tell the width to some percent there is nothing to refine.
+
+    Parameters
+    ----------
+    part : Cut
+    velocity : array, (spaxel,)
+        About the offset [km/s].
+    offset, scale, error : float
+        As `tune_sum` returns them.
+    """
+    steps = np.linspace(-1.0, 1.0, 5)
+    shift, width = offset + 75.0 * steps, scale + 0.05 * steps
+    surface = np.array(
+        [[gain(part, velocity + v, s).sum() for s in width] for v in shift]
+    )
+    noise = inflation(part, surface.max())
+    if error > np.ptp(width) / 8:
+        return offset, scale, error, noise
+    return weigh(shift, width, surface, noise)
+
+
+def inflation(part: Cut, explained: float) -> float:
+    """χ² per channel if the lines explain ``explained``; 1 at least."""
+    count, terms = len(part.flux), len(part.basis)
+    square, _, rank = normal_equations(
+        np.zeros((count, 0, part.flux.shape[1])),
+        np.broadcast_to(part.basis, (count, *part.basis.shape)),
+        np.zeros((count, terms)),
+        part.flux,
+        part.weight,
+    )[2:]
+    channels = np.count_nonzero(part.weight) - rank.sum()
+    return max((square.sum() - 2 * explained) / max(channels, 1), 1.0)
+
+
+def weigh(velocity, scale, surface, noise):
+    """Posterior mean of offset and width, the latter's sd, and ``noise`` once more.
+
+    Parameters
+    ----------
+    velocity, scale : array, (node,)
+    surface : array, (node, node)
+        Log likelihood for errors as they are given.
+    noise : float
+        χ² per channel.
+    """
+    # Bright lines tell width and offset much better than the nodes' distance.
+    smooth = RectBivariateSpline(velocity, scale, surface)
+    velocity = np.linspace(velocity[0], velocity[-1], 401)
+    scale = np.linspace(scale[0], scale[-1], 401)
+    prior = ((scale - SCALE[0]) / SCALE[1]) ** 2 + (velocity[:, None] / OFFSET) ** 2
+    log_post = smooth(velocity, scale) / noise - 0.5 * prior
+    weight = np.exp(log_post - log_post.max())
+    weight /= weight.sum()
+    offset, width = weight.sum(axis=1) @ velocity, weight.sum(axis=0) @ scale
+    spread = weight.sum(axis=0) @ (scale - width) ** 2
+    return offset, width, np.sqrt(spread + (scale[1] - scale[0]) ** 2 / 12), noise
+
+
+def shrink(grid, gains):
+    """Posterior mean and sd of each spaxel's velocity under a common scatter.
+
+    Parameters
+    ----------
+    grid : array, (node,)
+        [km/s]
+    gains : array, (node, spaxel)
+        Log likelihood.
+    """
+    fine = np.arange(grid[0], grid[-1] + 1, 10.0)
+    log_like = CubicSpline(grid, gains)(fine)
+    scatter = 100.0
+    for _ in range(20):
+        log_post = log_like - 0.5 * (fine[:, None] / scatter) ** 2
+        weight = np.exp(log_post - log_post.max(axis=0))
+        weight /= weight.sum(axis=0)
+        mean = fine @ weight
+        variance = fine**2 @ weight - mean**2
+        scatter = max(np.sqrt(np.mean(mean**2 + variance)), 10.0)
+    return mean, np.sqrt(np.maximum(variance, 5.0**2))

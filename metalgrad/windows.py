@@ -1,0 +1,145 @@
+"""The wavelength windows around emission lines, and what a line looks like in them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float
+
+from metalgrad import continuum, lines
+from metalgrad.lsf import SPEED_OF_LIGHT, profile
+
+REACH = 5.0  # half-width of a line's window, in widths of the LSF ...
+LEAST_REACH = 0.008  # ... but no less than this fraction of the wavelength
+SCALE = (0.85, 0.25)  # LSF relative to the table: points 0.53-0.83, uniform slit 1
+
+
+@dataclass(frozen=True, eq=False)
+class Complex:
+    """A wavelength window whose lines are fitted together.
+
+    Attributes
+    ----------
+    lines : tuple of str
+    pixels : slice
+        Channels of the window.
+    """
+
+    lines: tuple[str, ...]
+    pixels: slice
+
+
+def find_complexes(edges, redshift, lsf, names=None) -> list[Complex]:
+    """Group the lines within range into windows that do not overlap.
+
+    Parameters
+    ----------
+    edges : array, (pixel + 1,)
+        [µm]
+    redshift : float
+    lsf : LSF
+    names : tuple of str, optional
+        The lines to use; every known one by default.
+
+    Raises
+    ------
+    ValueError
+        If no line is within range.
+    """
+    spans = []
+    for name in names or lines.catalogue():
+        observed = lines.catalogue()[name].wavelengths * (1 + redshift)
+        reach = np.maximum(REACH * lsf.sigma(observed), LEAST_REACH * observed)
+        low, high = float(np.min(observed - reach)), float(np.max(observed + reach))
+        if edges[0] < low and high < edges[-1]:
+            spans.append((low, high, name))
+    if not spans:
+        raise ValueError(
+            f"no emission line lies between {edges[0]:.3f} and {edges[-1]:.3f} µm at "
+            f"redshift {redshift:g}; check the redshift and the wavelength unit"
+        )
+    groups = []
+    for low, high, name in sorted(spans):
+        if groups and low < groups[-1][1]:
+            groups[-1][1] = max(high, groups[-1][1])
+            groups[-1][2].append(name)
+        else:
+            groups.append([low, high, [name]])
+    return [_window(edges, *group) for group in groups]
+
+
+def _window(edges, low, high, names):
+    start, stop = np.searchsorted(edges, [low, high])
+    return Complex(tuple(names), slice(int(start), int(stop)))
+
+
+def templates(edges, names, redshift, lsf, velocity, scale):
+    """Spectrum of unit flux of each line [1/µm].
+
+    Parameters
+    ----------
+    edges : array, (pixel + 1,)
+        [µm]
+    names : tuple of str
+    redshift : float
+    lsf : LSF
+    velocity : array, (...,)
+        [km/s]
+    scale : array, (...,)
+        Width of the LSF relative to its table.
+
+    Returns
+    -------
+    array, (..., line, pixel)
+    """
+    stretch = (1 + redshift) * (1 + velocity[..., None] / SPEED_OF_LIGHT)
+    spectra = []
+    for line in (lines.catalogue()[name] for name in names):
+        centres = line.wavelengths * stretch
+        members = profile(edges, centres, lsf.sigma(centres, scale[..., None]))
+        spectra.append((line.weights[:, None] * members).sum(axis=-2))
+    return np.stack(spectra, axis=-2)
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """The part of every spectrum that one complex covers.
+
+    Attributes
+    ----------
+    window : Complex
+    flux, weight : numpy.ndarray, (spaxel, pixel)
+        Weight is the inverse variance, 0 where there is no datum.
+    basis : numpy.ndarray, (term, pixel)
+        Continuum.
+    design : callable
+        ``design(velocity, scale)``: `templates` of the complex.
+    """
+
+    window: Complex
+    flux: Float[np.ndarray, "spaxel pixel"]
+    weight: Float[np.ndarray, "spaxel pixel"]
+    basis: Float[np.ndarray, "term pixel"]
+    design: Callable
+
+    def total(self) -> "Cut":
+        """Return the weighted mean of all spectra, as one spaxel."""
+        weight = self.weight.sum(axis=0)
+        summed = (self.weight * self.flux).sum(axis=0)
+        flux = np.divide(summed, weight, out=np.zeros_like(summed), where=weight > 0)
+        return replace(self, flux=flux[None], weight=weight[None])
+
+
+def cut(spaxels, window, lsf) -> Cut:
+    """Cut the channels of one complex out of the spectra."""
+    edges = spaxels.edges[window.pixels.start : window.pixels.stop + 1]
+    limit = continuum.BALMER_LIMIT * (1 + spaxels.redshift)
+    width = float(lsf.sigma(limit, SCALE[0]))
+    return Cut(
+        window,
+        np.asarray(spaxels.flux[:, window.pixels], float),
+        1 / np.asarray(spaxels.error[:, window.pixels], float) ** 2,
+        continuum.basis(edges, spaxels.redshift, width),
+        partial(templates, edges, window.lines, spaxels.redshift, lsf),
+    )

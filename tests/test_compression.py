@@ -1,0 +1,255 @@
+"""Compressed spectra against whole ones, and against mocks made by Astropy."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from astropy.modeling.models import Gaussian1D
+from numpy.testing import assert_allclose
+from scipy.linalg import null_space
+from scipy.stats import multivariate_normal
+
+from metalgrad import cards
+from metalgrad.compression import compress
+from metalgrad.lsf import constant, prism
+from metalgrad.spaxels import Spaxels
+from metalgrad.tuning import Tuning
+from metalgrad.windows import cut, find_complexes, templates
+
+LIGHT = 299_792.458  # km/s
+
+
+def prism_edges(low=0.7, high=5.2):
+    """Bins of the detector's own size."""
+    table = cards.table("nirspec/prism_resolution.ecsv")
+    edges = [low]
+    while edges[-1] < high:
+        edges.append(
+            edges[-1] + np.interp(edges[-1], table["wavelength"], table["dispersion"])
+        )
+    return np.array(edges)
+
+
+def make_spaxels(flux, error, redshift, edges=None):
+    count = len(flux)
+    rng = np.random.default_rng(count)
+    return Spaxels(
+        flux=np.where(np.isfinite(error), flux, 0.0),
+        error=error,
+        edges=prism_edges() if edges is None else edges,
+        position=rng.normal(0.3, 1.0, (count, 2)),
+        index=np.stack([np.arange(count), np.arange(count) + 3], axis=1),
+        redshift=redshift,
+        shape=(count, count + 3),
+    )
+
+
+def noise_like_a_spectrum(seed, redshift, count=3):
+    """Steep continua, errors that vary, and lines of any strength or sign."""
+    rng, edges = np.random.default_rng(seed), prism_edges()
+    middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    level = 10 ** rng.uniform(0, 4, (count, 1))
+    flux = level * (middle / 2) ** rng.uniform(-2, 1, (count, 1))
+    error = level * 10 ** rng.uniform(-2, 0) * rng.uniform(0.5, 2, flux.shape)
+    flux += rng.normal(0, 1, flux.shape) * error
+    for rest in (0.3729, 0.38699, 0.43417, 0.48627, 0.50082, 0.65646):
+        line = Gaussian1D(1.0, rest * (1 + redshift), 0.018)(middle) / width
+        flux += level * rng.normal(1, 2, (count, 1)) * line
+    return make_spaxels(flux, error, redshift)
+
+
+def spoil(spaxels, seed):
+    """Lose channels at random, a whole complex of one spaxel, most of another's."""
+    rng = np.random.default_rng(seed)
+    error = spaxels.error.copy()
+    error[rng.uniform(size=error.shape) < 0.1] = np.inf
+    windows = find_complexes(spaxels.edges, spaxels.redshift, prism())
+    error[1, windows[0].pixels] = np.inf
+    start = windows[-1].pixels.start
+    error[2, start + 2 : windows[-1].pixels.stop] = np.inf
+    return replace(
+        spaxels, error=error, flux=np.where(np.isfinite(error), spaxels.flux, 0)
+    )
+
+
+def draw_tuning(spaxels, seed):
+    rng = np.random.default_rng(seed)
+    count = len(find_complexes(spaxels.edges, spaxels.redshift, prism()))
+    return Tuning(
+        velocity=rng.normal(0, 120, len(spaxels)),
+        velocity_error=rng.uniform(10, 60, len(spaxels)),
+        offset=rng.normal(0, 200, count),
+        scale=rng.uniform(0.6, 1.1, count),
+        scale_error=rng.uniform(0.01, 0.1, count),
+    )
+
+
+def dense_complex(part, tuning, c, spaxel):
+    """Return the density of one complex's channels, from a dense covariance."""
+    good = part.weight[spaxel] > 0
+    spectrum, basis = part.flux[spaxel, good], part.basis[:, good]
+    if good.sum() <= len(basis):
+        return lambda flux, scale: 0.0  # the continuum takes it all
+    velocity, width = tuning.velocity[spaxel] + tuning.offset[c], tuning.scale[c]
+
+    def design(velocity, width):
+        return part.design(np.array(velocity), np.array(width))[:, good]
+
+    sharp = np.sqrt(part.weight[spaxel, good])
+    rows = np.concatenate([design(velocity, width), basis]) * sharp
+    solution = np.linalg.lstsq(rows.T, spectrum * sharp, rcond=1e-12)[0]
+    best = solution[: len(part.window.lines)]
+    slopes = np.stack(
+        [
+            best @ (design(velocity + 1, width) - design(velocity - 1, width)) / 2,
+            best
+            @ (design(velocity, width + 1e-3) - design(velocity, width - 1e-3))
+            * 500,
+        ]
+    )
+    spread = [tuning.velocity_error[spaxel], tuning.scale_error[c]]
+    covariance = np.diag(sharp**-2.0) + slopes.T @ np.diag(np.square(spread)) @ slopes
+    # a flat continuum is integrated out: what is left is the complement of its span
+    beside = null_space(basis).T
+    jacobian = -0.5 * np.linalg.slogdet(basis @ basis.T)[1]
+    inner = beside @ covariance @ beside.T
+
+    def log_density(flux, scale):
+        residual = beside @ (spectrum - flux @ design(velocity, width))
+        normal = multivariate_normal(cov=scale**2 * inner)
+        return normal.logpdf(residual) + jacobian
+
+    return log_density
+
+
+@pytest.mark.parametrize("spoilt", [False, True], ids=["whole", "spoilt"])
+@pytest.mark.parametrize("redshift", [1.07, 2.3, 4.9, 6.4, 7.88])
+def test_compressed_density_is_that_of_the_spectrum(redshift, spoilt):
+    seed = int(100 * redshift)
+    spaxels = noise_like_a_spectrum(seed, redshift)
+    spaxels = spoil(spaxels, seed) if spoilt else spaxels
+    tuning = draw_tuning(spaxels, seed)
+    data, same = compress(spaxels, tuning=tuning)
+    assert same is tuning
+    windows = find_complexes(spaxels.edges, redshift, prism())
+    parts = [cut(spaxels, window, prism()) for window in windows]
+    rng = np.random.default_rng(seed)
+    best, error = data.best_flux()
+    step = np.where(np.isfinite(error), error, 1.0)
+    for _ in range(2):
+        flux = best + rng.normal(0, 2, best.shape) * step
+        scale = rng.lognormal(0, 0.4, len(windows))
+        with jax.enable_x64(True):  # noqa: FBT003
+            found = data.log_likelihood(jnp.array(flux), jnp.array(scale))
+        expected = np.zeros(len(spaxels))
+        for spaxel in range(len(spaxels)):
+            start = 0
+            for c, part in enumerate(parts):
+                own = slice(start, start := start + len(part.window.lines))
+                density = dense_complex(part, tuning, c, spaxel)
+                expected[spaxel] += density(flux[spaxel, own], scale[c])
+        assert_allclose(found, expected, rtol=1e-7)
+
+
+def test_a_lost_complex_says_nothing():
+    spaxels = spoil(noise_like_a_spectrum(3, 4.9), 3)
+    data, _ = compress(spaxels, tuning=draw_tuning(spaxels, 3))
+    lost = data.row_complex == 0
+    assert data.dof[1, 0] == data.misfit[1, 0] == 0
+    assert not data.root[1, lost].any()
+    flux, error = data.best_flux()
+    assert np.isinf(error[1, lost]).all()
+    assert not flux[1, lost].any()
+    # two channels under a straight line
+    last = data.row_complex == len(data.complexes) - 1
+    assert np.isinf(error[2, last]).all()
+    assert data.dof[2, -1] == 0
+
+
+# ------------------------------------------------------------------------ templates
+
+
+@pytest.mark.parametrize(
+    ("velocity", "scale"), [(0.0, 1.0), (-260.0, 0.7), (410.0, 1.2)]
+)
+@pytest.mark.parametrize("name", ["OII", "NeIII", "OIII", "NII", "Halpha"])
+def test_templates_are_sums_of_gaussians(name, velocity, scale):
+    """Against Astropy's Gaussians from the table of lines, on a far finer grid."""
+    redshift, edges = 5.37, prism_edges(2.2, 4.6)
+    found = templates(
+        edges, (name,), redshift, prism(), np.array(velocity), np.array(scale)
+    )[0]
+    table, fine = cards.table("lines.ecsv"), 200
+    steps = (np.arange(fine) + 0.5) / fine
+    grid = (edges[:-1, None] + np.diff(edges)[:, None] * steps).ravel()
+    curve = np.zeros_like(grid)
+    members = zip(table["line"], table["wavelength"], table["weight"], strict=True)
+    for line, rest, weight in members:
+        if line == name:
+            centre = rest * 1e-4 * (1 + redshift) * (1 + velocity / LIGHT)
+            sigma = scale * prism().sigma(centre)
+            curve += Gaussian1D(weight / np.sqrt(2 * np.pi) / sigma, centre, sigma)(
+                grid
+            )
+    expected = curve.reshape(len(edges) - 1, fine).mean(axis=1)
+    assert_allclose(found, expected, atol=1e-4 * expected.max())
+
+
+def test_doublets_keep_their_ratio():
+    lsf = constant(3000.0)  # resolves them
+    edges = np.arange(2.4, 3.6, 2e-4)
+    found = templates(edges, ("OIII", "NII"), 4.1, lsf, np.zeros(2), np.ones(2))
+    assert found.shape == (2, 2, len(edges) - 1)
+    for line, blue, red, ratio in [(0, 4960, 5008, 2.984), (1, 6550, 6585, 2.942)]:
+        split = np.searchsorted(edges, (blue + red) / 2 * 1e-4 * 5.1)
+        flux = found[1, line] * np.diff(edges)
+        assert_allclose(flux[split:].sum() / flux[:split].sum(), ratio, rtol=1e-3)
+
+
+# -------------------------------------------------------------------------- windows
+
+
+@pytest.mark.parametrize("redshift", [1.07, 2.3, 3.4, 4.9, 6.4, 7.88])
+def test_windows_hold_their_lines_and_do_not_overlap(redshift):
+    edges = prism_edges()
+    windows = find_complexes(edges, redshift, prism())
+    stops = [0]
+    table = cards.table("lines.ecsv")
+    for window in windows:
+        assert window.pixels.start >= stops[-1]
+        stops.append(window.pixels.stop)
+        low, high = edges[window.pixels.start], edges[window.pixels.stop]
+        for line, rest in zip(table["line"], table["wavelength"], strict=True):
+            if line in window.lines:
+                observed = rest * 1e-4 * (1 + redshift)
+                assert low < observed - 3.9 * prism().sigma(observed)
+                assert high > observed + 3.9 * prism().sigma(observed)
+    names = [name for window in windows for name in window.lines]
+    assert len(names) == len(set(names))
+    inside = 0.50082 * (1 + redshift) < 5.0
+    assert ("OIII" in names) == inside
+
+
+def test_only_the_lines_asked_for():
+    windows = find_complexes(prism_edges(), 4.9, prism(), ("OIII", "Hbeta", "OII"))
+    names = [name for window in windows for name in window.lines]
+    assert sorted(names) == ["Hbeta", "OII", "OIII"]
+
+
+def test_no_line_in_range_is_refused():
+    with pytest.raises(
+        ValueError, match=r"no emission line lies between 0\.700 and 5\.2"
+    ):
+        find_complexes(prism_edges(), 40.0, prism())
+
+
+def test_total_is_the_weighted_mean():
+    spaxels = spoil(noise_like_a_spectrum(3, 4.9), 3)
+    part = cut(spaxels, find_complexes(spaxels.edges, 4.9, prism())[1], prism())
+    whole = part.total()
+    seen = part.weight.sum(axis=0) > 0
+    expected = np.average(part.flux[:, seen], weights=part.weight[:, seen], axis=0)
+    assert_allclose(whole.flux[0, seen], expected)
+    assert_allclose(whole.weight[0], part.weight.sum(axis=0))

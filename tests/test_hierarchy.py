@@ -1,0 +1,217 @@
+"""The split of a model keeps its density: NumPyro's own is the reference."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer.util import potential_energy
+
+from metalgrad.hierarchy import split
+from metalgrad.likelihood import LineLikelihood, from_line_maps
+from metalgrad.model import LineData, load_model
+
+SPAXELS = 5
+LINES = ("OII", "Hbeta", "OIII", "NII", "Halpha")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def double_precision():
+    with jax.enable_x64(new_val=True):
+        yield
+
+
+def tables():
+    """Line fluxes without spectra, one of them never measured."""
+    rng = np.random.default_rng(0)
+    error = np.full((SPAXELS, len(LINES)), 2.0)
+    error[0, 1] = np.inf
+    flux = rng.normal(10.0, 5.0, error.shape)
+    position = rng.normal(size=(SPAXELS, 2))
+    return from_line_maps(
+        SimpleNamespace(lines=LINES, flux=flux, error=error, position=position)
+    )
+
+
+def spectra():
+    """Three complexes with correlated lines and channels that tell the noise."""
+    rng = np.random.default_rng(1)
+    root = np.zeros((SPAXELS, 5, 5))
+    for block in (slice(0, 1), slice(1, 3), slice(3, 5)):
+        width = block.stop - block.start
+        root[:, block, block] = rng.normal(size=(SPAXELS, width, width))
+    return LineLikelihood(
+        lines=LINES,
+        complexes=(LINES[:1], LINES[1:3], LINES[3:]),
+        root=root,
+        white=rng.normal(size=(SPAXELS, 5)),
+        misfit=rng.chisquare(30, (SPAXELS, 3)),
+        dof=np.full((SPAXELS, 3), 30.0),
+        log_norm=rng.normal(size=SPAXELS),
+        position=rng.normal(size=(SPAXELS, 2)),
+    )
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("flat", tables), ("gradient", spectra)],
+    ids=["tables", "spectra"],
+)
+def hierarchy(request):
+    name, data = request.param
+    model = load_model(name)
+    return split(model, model.prepare(data()))
+
+
+def points(hierarchy, count=4):
+    """Random unconstrained points, near and far."""
+    rng = np.random.default_rng(2)
+    galaxy, spaxel = hierarchy.sizes
+    for scale in np.linspace(0.3, 1.5, count):
+        theta = scale * rng.normal(size=galaxy)
+        yield jnp.asarray(theta), jnp.asarray(rng.normal(size=(SPAXELS, spaxel)))
+
+
+def by_site(hierarchy, theta, z):
+    """The same point as NumPyro names it."""
+    values, start = {}, 0
+    for name, (shape, _) in hierarchy.galaxy.items():
+        size = int(np.prod(shape, dtype=int))
+        values[name] = theta[start : start + size].reshape(shape)
+        start += size
+    assert start == len(theta)
+    start = 0
+    for name, shape in hierarchy.spaxel.items():
+        size = int(np.prod(shape, dtype=int))
+        values[name] = z[:, start : start + size].reshape(len(z), *shape)
+        start += size
+    assert start == z.shape[1]
+    return values
+
+
+def test_the_density_is_numpyros(hierarchy):
+    arrays = hierarchy.data.arrays
+    for theta, z in points(hierarchy):
+        expected = potential_energy(
+            hierarchy.model, (hierarchy.data,), {}, by_site(hierarchy, theta, z)
+        )
+        actual = hierarchy.potential(arrays, theta, z)
+        np.testing.assert_allclose(actual, expected, rtol=1e-11)
+
+
+def test_densities_add_up_to_the_potential(hierarchy):
+    theta, z = next(points(hierarchy))
+    galaxy, spaxel = hierarchy.densities(hierarchy.data.arrays, theta, z)
+    assert spaxel.shape == (SPAXELS,)
+    total = hierarchy.potential(hierarchy.data.arrays, theta, z)
+    np.testing.assert_allclose(galaxy + spaxel.sum(), -total, rtol=1e-12)
+
+
+def test_spaxels_are_independent_given_the_galaxy(hierarchy):
+    theta, z = next(points(hierarchy))
+    arrays = hierarchy.data.arrays
+    jacobian = jax.jacobian(lambda z: hierarchy.densities(arrays, theta, z)[1])(z)
+    touched = np.abs(jacobian).max(axis=2) > 0
+    np.testing.assert_array_equal(touched, np.eye(SPAXELS, dtype=bool))
+
+
+def test_residuals_are_those_of_the_likelihood(hierarchy):
+    """Half their square is all that the fluxes change in the density."""
+    arrays = hierarchy.data.arrays
+    (theta, z), (_, other) = list(points(hierarchy))[:2]
+
+    def prior(z):
+        return -0.5 * jnp.sum(z**2, axis=1)
+
+    def gap(function):
+        return function(z) - function(other)
+
+    residuals = gap(lambda z: jnp.sum(hierarchy.residuals(arrays, theta, z) ** 2, 1))
+    density = gap(lambda z: hierarchy.densities(arrays, theta, z)[1] - prior(z))
+    np.testing.assert_allclose(density, -0.5 * residuals, rtol=1e-9, atol=1e-8)
+
+
+def test_sites_are_every_latent_and_deterministic_one(hierarchy):
+    theta, z = next(points(hierarchy))
+    sites = hierarchy.sites(hierarchy.data.arrays, theta, z)
+    expected = {*hierarchy.galaxy, *hierarchy.spaxel}
+    expected |= {"central", "metallicity", "log_ratio", "ebv", "line_flux"}
+    assert set(sites) == expected
+    assert sites["metallicity"].shape == (SPAXELS,)
+    assert 0 < sites["rho"] < 1
+    assert sites["reddening"] > 0
+
+
+def test_prior_points_begin_at_the_median(hierarchy):
+    found = hierarchy.prior_points(jax.random.key(0), 3)
+    assert found.shape == (3, hierarchy.sizes[0])
+    z = jnp.zeros((SPAXELS, hierarchy.sizes[1]))
+    values = hierarchy.unpack(found[0], z)[0]
+    # NumPyro's median is that of 15 draws: its error is 1.25 sd / sqrt(15).
+    np.testing.assert_allclose(values["level"], 8.0, atol=0.5)
+    np.testing.assert_allclose(values["rho"], 0.5, atol=0.3)
+    assert 0.05 < values["reddening"] < 0.5
+    assert not np.allclose(found[1], found[2])
+
+
+def test_prior_sd_is_that_of_the_priors(hierarchy):
+    found = hierarchy.prior_sd(4000)
+    np.testing.assert_allclose(found["level"], 0.5, rtol=0.05)
+    np.testing.assert_allclose(found["rho"], 12**-0.5, rtol=0.05)
+    half = 0.3 * np.sqrt(1 - 2 / np.pi)
+    np.testing.assert_allclose(found["reddening"], half, rtol=0.05)
+
+
+def toy(offset):
+    """Make a model of one free flux per spaxel."""
+
+    def model(data):
+        level = numpyro.sample("level", dist.Normal(1.0, 2.0))
+        with numpyro.plate("spaxel", len(data)):
+            shift = offset()
+        flux = jnp.broadcast_to((level + shift)[:, None], data.white.shape)
+        ones = jnp.ones(len(data.complexes))
+        with numpyro.plate("spaxel", len(data)):
+            numpyro.sample("data", LineData(data, flux, ones), obs=data.white)
+
+    return model
+
+
+NOT_STANDARD = {
+    "shifted": dist.Normal(0.3, 1.0),
+    "mirrored about the probe": dist.Normal(0.6, 1.0),
+    "wide": dist.Normal(0.0, 2.0),
+    "positive": dist.HalfNormal(),
+    "heavy": dist.StudentT(3.0),
+}
+
+
+@pytest.mark.parametrize("prior", NOT_STANDARD.values(), ids=NOT_STANDARD)
+def test_what_a_spaxel_draws_must_be_standard_normal(prior):
+    model = toy(lambda: numpyro.sample("offset", prior))
+    with pytest.raises(ValueError, match=r"site offset .* not standard normal; draw"):
+        split(model, spectra())
+
+
+def test_a_standard_normal_that_depends_on_the_galaxy_is_refused():
+    def model(data):
+        width = numpyro.sample("width", dist.HalfNormal())
+        inner = toy(lambda: numpyro.sample("offset", dist.Normal(0.0, width)))
+        inner(data)
+
+    with pytest.raises(ValueError, match=r"site offset .* not standard normal; draw"):
+        split(model, spectra())
+
+
+def test_a_factor_is_refused():
+    """It would be left out of the density without a word."""
+
+    def model(data):
+        toy(lambda: numpyro.sample("offset", dist.Normal()))(data)
+        numpyro.factor("penalty", -1.0)
+
+    with pytest.raises(ValueError, match=r"site penalty is observed .* only the site"):
+        split(model, spectra())
