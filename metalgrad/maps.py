@@ -205,11 +205,18 @@ def _provenance(attrs):
     for key, (name, comment) in PROVENANCE.items():
         value = attrs.get(name)
         if name == "ratios" and value is not None:
-            value = ", ".join(value)
+            value = ", ".join(np.ravel(value))  # netCDF makes one of a list of one
         value = value.item() if hasattr(value, "item") else value
         if name == "created" and value:
             value = value.removesuffix("+00:00")  # FITS knows UTC only
         is_nan = value != value
         if value not in (None, "") and not is_nan:
-            header[key] = (value, comment)
+            header[key] = (_ascii(value), comment)
     return header
+
+
+def _ascii(value):
+    """Spell a text as FITS can hold it, other characters by their code points."""
+    if not isinstance(value, str):
+        return value
+    return " ".join(value.split()).encode("ascii", "backslashreplace").decode()

@@ -2,21 +2,22 @@
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import Distribution
 
 from metalgrad import cards, dust, fields, lines
 from metalgrad.calibrations import Calibration, load_calibration
 from metalgrad.fields import load_field, parse_prior
+from metalgrad.geometry import radius
 from metalgrad.likelihood import LineLikelihood
+from metalgrad.observation import LineData
 
 RATIOS = ("R3", "R2", "O3O2", "Ne3O2", "S2")
 LN10 = float(np.log(10))  # exp(x ln 10) costs a quarter of 10**x
@@ -37,33 +38,6 @@ class Free:
 
     mean: Distribution
     scatter: float = 0.0
-
-
-class LineData(Distribution):
-    """The whitened line fluxes of each spaxel, as a NumPyro distribution."""
-
-    support = constraints.real_vector
-
-    def __init__(self, data: LineLikelihood, flux, noise_scale):
-        self.data, self.flux, self.noise_scale = data, flux, noise_scale
-        super().__init__(jnp.shape(data.white)[:1], jnp.shape(data.white)[1:])
-
-    def sample(self, key, sample_shape=()):
-        """Draw whitened data; a row without information stays 0."""
-        mean = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
-        noise = jax.random.normal(key, (*sample_shape, *mean.shape), mean.dtype)
-        told = jnp.any(jnp.asarray(self.data.root) != 0, axis=-1)
-        return mean + told * self.noise_scale[self.data.row_complex] * noise
-
-    def residuals(self, value):
-        """Whitened residuals in units of the noise, (spaxel, line)."""
-        mean = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
-        return (mean - value) / self.noise_scale[self.data.row_complex]
-
-    def log_prob(self, value):
-        """Log density of the spectra behind ``value``, (spaxel,)."""
-        data = replace(self.data, white=value)
-        return data.log_likelihood(self.flux, self.noise_scale)
 
 
 def _is_product(ratio):
@@ -98,8 +72,8 @@ class Model:
         Prior of the median E(B-V) of the galaxy's gas [mag].
     reddening_scatter : Distribution
         Prior of the scatter of ln E(B-V) between spaxels.
-    brightness : float
-        Prior width of each spaxel's log10 flux about the galaxy's typical one [dex].
+    clumpiness : float
+        Prior width of each spaxel's log10 flux about an exponential disc [dex].
     noise_scale : Distribution
         Prior of the true noise over the errors of the data, one per complex.
     attenuation : callable
@@ -114,7 +88,7 @@ class Model:
     rho: Distribution = dist.Uniform(0.0, 1.0)
     reddening: Distribution = dist.HalfNormal(0.3)
     reddening_scatter: Distribution = dist.HalfNormal(0.5)
-    brightness: float = 1.0
+    clumpiness: float = 0.5
     noise_scale: Distribution = dist.LogNormal(0.0, 0.5)
     attenuation: Callable = dust.calzetti
     name: str = "custom"
@@ -175,15 +149,24 @@ class Model:
         """Draw the brightness of each spaxel; return the observed line fluxes.
 
         What the data tell best is the observed flux of a bright line, so that is drawn
-        and not the intrinsic Hβ.
+        and not the intrinsic Hβ: an exponential disc, and scatter about it wide enough
+        for any clump.
         """
         anchor = next((line for line in ANCHORS if line in data.lines), data.lines[0])
         with numpyro.plate("spaxel", len(data)):
             offset = numpyro.sample("brightness_offset", dist.Normal())
-        bright = data.typical(anchor) + self.brightness * offset
+        bright = self.sample_disc(data, anchor) + self.clumpiness * offset
         relative = relative - relative[:, data.lines.index(anchor), None]
         log_flux = jnp.clip(bright[:, None] + relative, -30.0, 30.0)
         return numpyro.deterministic("line_flux", jnp.exp(LN10 * log_flux))
+
+    def sample_disc(self, data, anchor) -> Float[Array, " spaxel"]:
+        """Draw an exponential disc: log10 of the anchor's flux in each spaxel."""
+        brightness = numpyro.sample("brightness", dist.Normal())
+        fading = numpyro.sample("fading", dist.Normal())  # dex per pivot radius
+        pivot = data.pivot()
+        depth = (radius(data.position) - pivot) / jnp.maximum(pivot, 1e-6)
+        return data.typical(anchor) + brightness - fading * depth
 
     def sample_noise(self, data) -> Float[Array, " complex"]:
         """Draw the noise scale of each complex; 1 where the data cannot tell it."""
@@ -274,7 +257,7 @@ def load_model(name="gradient", *, calibration=None) -> Model:
         If there is no such card, or a key of it is missing or unknown.
     """
     card = cards.read("models", name)
-    optional = ("ratios", "free", "brightness", *PRIORS)
+    optional = ("ratios", "free", "clumpiness", *PRIORS)
     cards.check_keys(
         card, name, required=("summary", "calibration", "field"), optional=optional
     )
@@ -287,9 +270,9 @@ def load_model(name="gradient", *, calibration=None) -> Model:
     }
     return Model(
         load_calibration(calibration or card["calibration"]),
-        field=load_field(name, card["field"]),
+        field=load_field(str(name), card["field"]),
         free=free,
-        brightness=card.get("brightness", Model.brightness),
+        clumpiness=card.get("clumpiness", Model.clumpiness),
         name=Path(name).stem,
         **parts,
     )

@@ -62,8 +62,8 @@ def draw_field(ax, posterior, radius):
     low, inner, middle, outer, high = np.quantile(
         mean, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0
     )
-    ax.fill_between(radius, low, high, color=BLUE, alpha=0.25, lw=0, zorder=3)
-    ax.fill_between(radius, inner, outer, color=BLUE, alpha=0.4, lw=0, zorder=3)
+    ax.fill_between(radius, low, high, color=BLUE, alpha=0.25, lw=0, zorder=1)
+    ax.fill_between(radius, inner, outer, color=BLUE, alpha=0.4, lw=0, zorder=1)
     ax.plot(radius, middle, color=BLUE, lw=2, zorder=4, label="mean field (68, 95 %)")
 
 

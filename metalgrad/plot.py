@@ -111,7 +111,7 @@ def spectra(posterior: DataTree, spaxels, *, count: int = 4, tuning=None) -> Fig
     count : int
         How many spaxels, one row each.
     tuning : Tuning, optional
-        From `metalgrad.compress`; found again by default, which takes a second or two.
+        From `metalgrad.compress`; found again by default, which takes seconds.
 
     Returns
     -------

@@ -178,8 +178,8 @@ def _draw_lines(model, position, light, truth, target, seed):
     values = dict(truth)
     central = values.pop("central")
     values["level"] = central + values.get("slope", 0.0) * data.pivot()
-    bright = (np.log10(light) - data.typical("OIII")) / model.brightness
-    values["brightness_offset"] = jnp.asarray(bright)
+    bright = (np.log10(light) - data.typical("OIII")) / model.clumpiness
+    values |= {"brightness": 0.0, "fading": 0.0, "brightness_offset": jnp.asarray(bright)}
     seeded = handlers.seed(handlers.substitute(model, values), jax.random.key(seed))
     trace = handlers.trace(seeded).get_trace(data)
     drawn = {

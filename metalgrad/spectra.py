@@ -89,7 +89,7 @@ def predict(
     lsf : LSF, optional
         That of NIRSpec PRISM/CLEAR by default.
     tuning : Tuning, optional
-        From `metalgrad.compress`; found again by default, which takes a second or two.
+        From `metalgrad.compress`; found again by default, which takes seconds.
 
     Returns
     -------

@@ -19,7 +19,7 @@ every_relation = pytest.mark.parametrize(("name", "ratio"), PAIRS)
 
 @pytest.fixture(autouse=True)
 def double():
-    with jax.enable_x64(True):  # noqa: FBT003
+    with jax.enable_x64(new_val=True):
         yield
 
 

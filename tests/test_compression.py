@@ -141,7 +141,7 @@ def test_compressed_density_is_that_of_the_spectrum(redshift, spoilt):
     for _ in range(2):
         flux = best + rng.normal(0, 2, best.shape) * step
         scale = rng.lognormal(0, 0.4, len(windows))
-        with jax.enable_x64(True):  # noqa: FBT003
+        with jax.enable_x64(new_val=True):
             found = data.log_likelihood(jnp.array(flux), jnp.array(scale))
         expected = np.zeros(len(spaxels))
         for spaxel in range(len(spaxels)):

@@ -28,7 +28,7 @@ LAYERS = {
     "data": {"targets", "cubes", "spaxels", "linemaps", "windows"},
     "tuning": {"tuning"},
     "compression": {"compression"},
-    "fields": {"fields", "hierarchy"},
+    "fields": {"fields", "hierarchy", "observation"},
     "model": {"model", "collapse"},
     "curvature": {"curvature", "record"},
     "running": {"inference", "simulate", "checks"},

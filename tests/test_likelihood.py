@@ -24,7 +24,7 @@ SPAXELS = 4
 
 @pytest.fixture(autouse=True)
 def double():
-    with jax.enable_x64(True):  # noqa: FBT003
+    with jax.enable_x64(new_val=True):
         yield
 
 

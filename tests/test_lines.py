@@ -45,7 +45,7 @@ CHAINS = [
 
 @pytest.fixture(autouse=True)
 def double():
-    with jax.enable_x64(True):  # noqa: FBT003
+    with jax.enable_x64(new_val=True):
         yield
 
 

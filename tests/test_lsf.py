@@ -71,7 +71,7 @@ def test_half_of_a_line_beyond_the_edge_is_lost():
 
 def test_jax_arrays_give_the_same():
     centre, sigma = np.array([2.96, 3.11]), np.array([0.011, 0.013])
-    with jax.enable_x64(True):  # noqa: FBT003
+    with jax.enable_x64(new_val=True):
         found = lsf.cumulative(jnp.array(EDGES[:, None]), centre[None], sigma[None])
         widths = lsf.prism().sigma(jnp.array(centre))
         assert isinstance(found, jax.Array)

@@ -7,6 +7,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose
+from xarray import open_datatree
 
 from metalgrad.maps import celestial, centre, lay_out, write_maps
 
@@ -87,6 +88,21 @@ def test_unknown_provenance_is_left_out(tmp_path):
     write_maps(mock.tree(redshift=np.nan, target=""), tmp_path / "maps.fits")
     header = fits.getheader(tmp_path / "maps.fits")
     assert not {"REDSHIFT", "OBJECT"} & set(header)
+
+
+def test_one_ratio_survives_a_file(tmp_path):
+    mock.tree(ratios=["R3"]).to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
+    with open_datatree(tmp_path / "fit.nc", engine="h5netcdf") as posterior:
+        write_maps(posterior, tmp_path / "maps.fits")
+    assert fits.getheader(tmp_path / "maps.fits")["RATIOS"] == "R3"
+
+
+@pytest.mark.parametrize(
+    ("target", "spelt"), [("α Cygni", "\\u03b1 Cygni"), ("two\nlines", "two lines")]
+)
+def test_names_that_fits_cannot_hold_are_spelt_out(tmp_path, target, spelt):
+    write_maps(mock.tree(target=target), tmp_path / "maps.fits")
+    assert fits.getheader(tmp_path / "maps.fits")["OBJECT"] == spelt
 
 
 def test_a_file_is_not_replaced_unless_asked(tmp_path):

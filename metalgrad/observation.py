@@ -1,0 +1,36 @@
+"""What is observed, as a distribution: the data that every model conditions on."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import Distribution, constraints
+
+from metalgrad.likelihood import LineLikelihood
+
+
+class LineData(Distribution):
+    """The whitened line fluxes of each spaxel, as a NumPyro distribution."""
+
+    support = constraints.real_vector
+
+    def __init__(self, data: LineLikelihood, flux, noise_scale):
+        self.data, self.flux, self.noise_scale = data, flux, noise_scale
+        super().__init__(jnp.shape(data.white)[:1], jnp.shape(data.white)[1:])
+
+    def sample(self, key, sample_shape=()):
+        """Draw whitened data; a row without information stays 0."""
+        mean = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
+        noise = jax.random.normal(key, (*sample_shape, *mean.shape), mean.dtype)
+        told = jnp.any(jnp.asarray(self.data.root) != 0, axis=-1)
+        return mean + told * self.noise_scale[self.data.row_complex] * noise
+
+    def residuals(self, value):
+        """Whitened residuals in units of the noise, (spaxel, line)."""
+        mean = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
+        return (mean - value) / self.noise_scale[self.data.row_complex]
+
+    def log_prob(self, value):
+        """Log density of the spectra behind ``value``, (spaxel,)."""
+        data = replace(self.data, white=value)
+        return data.log_likelihood(self.flux, self.noise_scale)
