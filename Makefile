@@ -40,7 +40,7 @@ $(DONE): stale
 endif
 
 demo: $(DONE)  ## draw a mock galaxy and fit it
-	$(BIN)/metalgrad simulate --target $(TARGET) --seed $(SEED) --out $(OUT)
+	$(BIN)/metalgrad simulate --target $(TARGET) --seed $(SEED) --out $(OUT) --overwrite
 	$(BIN)/metalgrad fit $(OUT)/$(TARGET)_mock_s3d.fits --target $(TARGET) \
 		--seed $(SEED) --out $(OUT)/fit --overwrite $(CHAINS)
 

@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,7 @@ import typer
 from astropy.coordinates import SkyCoord
 
 from metalgrad import cards
+from metalgrad.checks import ConvergenceWarning
 from metalgrad.cubes import Cube
 from metalgrad.inference import fit as fit_model
 from metalgrad.linemaps import LineMaps
@@ -60,9 +62,11 @@ def fit(
     galaxy = _aim(target, redshift, center, radius, kpc_per_arcsec)
     spaxels = _read(data, galaxy, region)
     story = load_model(model, calibration=calibration or None)
-    posterior = fit_model(
-        story, spaxels, seed=seed, warmup=warmup, draws=draws, chains=chains
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # described at the end
+        posterior = fit_model(
+            story, spaxels, seed=seed, warmup=warmup, draws=draws, chains=chains
+        )
     posterior.attrs["command"] = " ".join(["metalgrad", *sys.argv[1:]])
     posterior.attrs["input"] = str(data)
     _write_fit(posterior, spaxels, out)
@@ -209,8 +213,16 @@ def _draw(posterior, data, out):
             figure.savefig(fresh, dpi=150, bbox_inches="tight")
 
 
+def _keep_compiled():
+    """Keep compiled programs between runs, unless the user says where or not at all."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "metalgrad"))
+
+
 def main():
     """Run the command line; one sentence, and no traceback, for wrong input."""
+    _keep_compiled()
     try:
         app(standalone_mode=False)
     except (ValueError, OSError) as error:

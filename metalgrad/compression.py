@@ -101,7 +101,7 @@ def compress(spaxels, lsf: LSF | None = None, *, names=None, tuning=None):
         compress_window(
             part,
             tuning.velocity + tuning.offset[c],
-            tuning.velocity_error,
+            np.hypot(tuning.velocity_error, tuning.offset_error[c]),
             tuning.scale[c],
             tuning.scale_error[c],
         )

@@ -89,14 +89,17 @@ def find_mode(hierarchy: Hierarchy, arrays, theta, key, tolerance: float = 1e-2)
     latents = jax.jit(scatter_start, static_argnums=0)(hierarchy, arrays, theta, key)
     latents = collapse(hierarchy, arrays, theta, latents, 10)[2]
 
+    lowest = np.inf
+
     def objective(point):
-        nonlocal latents
+        nonlocal latents, lowest
         potential, gradient, z = collapse(
             hierarchy, arrays, jnp.asarray(point), latents
         )
         if not (np.isfinite(potential) and np.all(np.isfinite(gradient))):
             return 1e10, np.zeros(len(point))
-        latents = z
+        if potential < lowest:  # a wild trial is no place to start the next from
+            latents, lowest = z, potential
         return float(potential), np.asarray(gradient)
 
     found = scipy.optimize.minimize(
@@ -108,7 +111,8 @@ def find_mode(hierarchy: Hierarchy, arrays, theta, key, tolerance: float = 1e-2)
     )
     theta = jnp.asarray(found.x)
     potential, _, z = collapse(hierarchy, arrays, theta, latents, 10)
-    return theta, z, float(potential)
+    potential = float(potential)
+    return theta, z, potential if np.isfinite(potential) else np.inf
 
 
 @partial(jax.jit, static_argnums=0)
@@ -140,6 +144,11 @@ def expand(hierarchy: Hierarchy, arrays, key, starts: int = 4) -> Expansion:
     points = hierarchy.prior_points(key_points, starts)
     modes = [find_mode(hierarchy, arrays, theta, key_modes) for theta in points]
     theta, z, potential = min(modes, key=lambda mode: mode[2])
+    if not np.isfinite(potential):
+        raise ValueError(
+            "no mode of the posterior was found from any start; check the data for "
+            "fluxes or errors that are many orders of magnitude off"
+        )
     hessian = finite_hessian(hierarchy, arrays, theta, z)
     value, axes = jnp.linalg.eigh(hessian)
     value = jnp.maximum(jnp.abs(value), 1e-2)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
@@ -42,9 +43,23 @@ class MetallicityField(ABC):
         """
 
 
+def sample_amplitude(name: str, prior: Distribution):
+    """Draw the width of a symmetric scatter, with a free sign where that is exact.
+
+    An amplitude times standard normals has the same law as its negative.  Sampling both
+    signs of a half-normal amplitude turns the edge at 0, where a sampler of its
+    logarithm gets lost, into a place like any other.
+    """
+    if not isinstance(prior, dist.HalfNormal):
+        return numpyro.sample(name, prior)
+    signed = numpyro.sample(f"{name}_signed", dist.Normal(0.0, prior.scale))
+    numpyro.deterministic(name, jnp.abs(signed))
+    return signed
+
+
 def sample_scatter(prior: Distribution, count: int) -> Float[Array, " spaxel"]:
     """Draw independent scatter about the mean field [dex], (spaxel,)."""
-    scatter = numpyro.sample("scatter", prior)
+    scatter = sample_amplitude("scatter", prior)
     with numpyro.plate("spaxel", count):
         return scatter * numpyro.sample("offset", dist.Normal())
 

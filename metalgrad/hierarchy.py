@@ -12,14 +12,19 @@ from math import prod
 
 import jax
 import jax.numpy as jnp
+import jax.scipy.special
+import jax.scipy.stats
 import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
-from numpyro.distributions import biject_to
+from numpyro.distributions import Uniform, biject_to
+from numpyro.distributions.constraints import real, unit_interval
+from numpyro.distributions.transforms import Transform
 from numpyro.infer import init_to_median
 from numpyro.infer.initialization import init_to_sample
 from scipy.stats import norm
 
+SIGNED = "_signed"  # ends the name of an amplitude whose sign is free
 LOG_2PI = float(np.log(2 * np.pi))
 
 
@@ -49,6 +54,11 @@ class Hierarchy:
         """Lengths of ``theta`` and of one spaxel's ``z``."""
         galaxy = sum(prod(shape) for shape, _ in self.galaxy.values())
         return galaxy, sum(prod(shape) for shape in self.spaxel.values())
+
+    @property
+    def galaxy_names(self) -> list[str]:
+        """Names of the galaxy's sites as the record has them, amplitudes unsigned."""
+        return [name.removesuffix(SIGNED) for name in self.galaxy]
 
     def unpack(self, theta: Float[Array, " galaxy"], z: Float[Array, "spaxel latent"]):
         """Return the sites' values and the log volume change of their transforms."""
@@ -127,7 +137,10 @@ class Hierarchy:
             return self.unpack(theta, jnp.zeros((1, self.sizes[1])))[0]
 
         values = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), draws))
-        return {name: float(np.std(values[name])) for name in self.galaxy}
+        signed = {name for name in self.galaxy if name.endswith(SIGNED)}
+        plain = {name: values[name] for name in self.galaxy if name not in signed}
+        folded = {name.removesuffix(SIGNED): np.abs(values[name]) for name in signed}
+        return {name: float(np.std(v)) for name, v in (plain | folded).items()}
 
     def prior_points(self, key, count: int) -> Float[Array, "point galaxy"]:
         """Return ``theta`` at the prior's median, then at draws from the prior."""
@@ -141,10 +154,12 @@ class Hierarchy:
             handlers.seed(self.model, key), substitute_fn=strategy
         )
         trace = handlers.trace(seeded).get_trace(self.data)
-        pieces = [
-            transform.inv(trace[name]["value"]).reshape(-1)
-            for name, (_, transform) in self.galaxy.items()
-        ]
+        pieces = []
+        for name, (_, transform) in self.galaxy.items():
+            value = trace[name]["value"]
+            if name.endswith(SIGNED):  # by symmetry 0 is stationary: no place to start
+                value = jnp.where(value == 0, 0.5 * trace[name]["fn"].scale, value)
+            pieces.append(transform.inv(value).reshape(-1))
         return jnp.concatenate(pieces)
 
 
@@ -187,8 +202,40 @@ def split(model, data) -> Hierarchy:
             _check_standard_normal(name, site["fn"], shape)
             spaxel[name] = shape[1:]
         else:
-            galaxy[name] = (shape, biject_to(site["fn"].support))
+            galaxy[name] = (shape, _unconstrain(site["fn"]))
     return Hierarchy(model, data, galaxy, spaxel)
+
+
+def _unconstrain(distribution):
+    """Choose the map from the real line to the support of a prior."""
+    if (
+        isinstance(distribution, Uniform)
+        and np.all(distribution.low == 0)
+        and np.all(distribution.high == 1)
+    ):
+        return Probit()
+    return biject_to(distribution.support)
+
+
+class Probit(Transform):
+    """The normal distribution function: a flat prior has no long tails under it."""
+
+    domain, codomain = real, unit_interval
+
+    def __call__(self, x):
+        """Map the real line to (0, 1)."""
+        return jax.scipy.stats.norm.cdf(x)
+
+    def _inverse(self, y):
+        return jax.scipy.special.ndtri(y)
+
+    def log_abs_det_jacobian(self, x, y, intermediates=None):
+        """Log of the normal density."""
+        return jax.scipy.stats.norm.logpdf(x)
+
+    def tree_flatten(self):
+        """Nothing to flatten."""
+        return (), ((), {})
 
 
 def _check_standard_normal(name, distribution, shape):

@@ -2,7 +2,8 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from numpyro.infer.hmc import hmc
 from tqdm.auto import tqdm
 
 from metalgrad import collapse, curvature
+from metalgrad.checks import warn
 from metalgrad.compression import compress
 from metalgrad.hierarchy import Hierarchy, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
@@ -83,32 +85,75 @@ def fit(
     ------
     ValueError
         If the data can form no ratio of the model's calibration.
+
+    Warns
+    -----
+    ConvergenceWarning
+        For each thing that `metalgrad.checks.diagnose` finds wrong.
     """
     prepared = model.prepare(likelihood(data))
     keys = random.split(random.key(seed), 4)
-    with jax.enable_x64(True):
-        hierarchy = split(model, prepared)
-        arrays = hierarchy.data.arrays
-        expansion = curvature.expand(hierarchy, arrays, keys[0])
-        run = Run(hierarchy, arrays, expansion, warmup, draws, target_accept)
-        outcome = run.chains(random.split(keys[1], chains), progress=progress)
-        marginal = integrate_spaxels(hierarchy, arrays, outcome, keys[2])
-        prior_sd = hierarchy.prior_sd()
-    return record(
+    with jax.enable_x64(new_val=True):
+        run = _machine(model, Shape.of(prepared), warmup, target_accept)
+        arrays = prepared.arrays
+        expansion = curvature.expand(run.hierarchy, arrays, keys[0])
+        outcome = run.chains(
+            random.split(keys[1], chains), arrays, expansion.arrays, draws, progress
+        )
+        marginal = integrate_spaxels(run.hierarchy, arrays, outcome, keys[2])
+        prior_sd = run.hierarchy.prior_sd()
+    posterior = record(
         model, data, prepared, outcome, marginal, prior_sd=prior_sd, seed=seed
     )
+    warn(posterior)
+    return posterior
+
+
+class Shape(NamedTuple):
+    """What a compiled program depends on: not the data, but their shape."""
+
+    lines: tuple
+    complexes: tuple
+    spaxels: int
+    has_channels: bool
+
+    @classmethod
+    def of(cls, data: LineLikelihood) -> "Shape":
+        """Return the shape of ``data``."""
+        return cls(data.lines, data.complexes, len(data), data.has_channels)
+
+    def blank(self) -> LineLikelihood:
+        """Return data of this shape that say nothing."""
+        lines, complexes, count = len(self.lines), len(self.complexes), self.spaxels
+        return LineLikelihood(
+            lines=self.lines,
+            complexes=self.complexes,
+            root=np.broadcast_to(np.eye(lines), (count, lines, lines)),
+            white=np.zeros((count, lines)),
+            misfit=np.zeros((count, complexes)),
+            dof=np.zeros((count, complexes)),
+            log_norm=np.zeros(count),
+            position=np.zeros((count, 2)),
+            has_channels=self.has_channels,
+        )
+
+
+@lru_cache(maxsize=8)
+def _machine(model, shape: Shape, warmup: int, target_accept: float) -> "Run":
+    """Keep what was compiled for the next galaxy of the same shape."""
+    return Run(split(model, shape.blank()), warmup, target_accept)
 
 
 class Run:
     """NUTS on a whitened hierarchy, compiled once and driven in chunks."""
 
-    def __init__(self, hierarchy, arrays, expansion, warmup, draws, target_accept):
-        self.hierarchy, self.arrays = hierarchy, arrays
-        self.affine = expansion.arrays
-        self.warmup, self.draws = warmup, draws
+    def __init__(self, hierarchy: Hierarchy, warmup: int, target_accept: float):
+        self.hierarchy, self.warmup = hierarchy, warmup
         self.target_accept = target_accept
-        self.wanted = {*hierarchy.galaxy, "central", *MAPS, "line_flux"}
+        self.wanted = {*hierarchy.galaxy_names, "central", *MAPS, "line_flux"}
         self._init, self._step = hmc(potential_fn_gen=self._potential, algo="NUTS")
+        self.start = jax.jit(self._start)
+        self.advance = jax.jit(self._advance)
 
     def _potential(self, arrays, affine):
         def potential(white):
@@ -117,21 +162,21 @@ class Run:
 
         return potential
 
-    def start(self, key):
+    def _start(self, key, arrays, affine):
         """Initialise a chain at a draw from the Gaussian approximation."""
         key_point, key_chain = random.split(key)
-        white = curvature.draw(self.hierarchy, self.arrays, self.affine, key_point)
+        white = curvature.draw(self.hierarchy, arrays, affine, key_point)
         return self._init(
             white,
             self.warmup,
             step_size=0.1,
             dense_mass=[("galaxy",)],
             target_accept_prob=self.target_accept,
-            model_args=(self.arrays, self.affine),
+            model_args=(arrays, affine),
             rng_key=key_chain,
         )
 
-    def advance(self, state, arrays, affine, count):
+    def _advance(self, state, arrays, affine, count):
         """Draw ``count`` (at most `CHUNK`) states; unwhiten and collect them."""
 
         def one(state):
@@ -152,7 +197,7 @@ class Run:
         store = jax.tree.map(lambda s: jnp.zeros((CHUNK, *s.shape), s.dtype), like)
         return jax.lax.fori_loop(0, count, body, (state, store))
 
-    def chains(self, keys, *, progress):
+    def chains(self, keys, arrays, affine, draws: int, progress) -> dict:
         """Run one chain per key, as many at a time as there are cores.
 
         Returns
@@ -160,39 +205,39 @@ class Run:
         dict
             Arrays with leading axes (chain, draw).
         """
-        start = jax.jit(self.start)
-        states = [start(key) for key in keys]
-        advance = (
-            jax.jit(self.advance)
-            .lower(states[0], self.arrays, self.affine, CHUNK)
-            .compile()
-        )
-        total = len(keys) * (self.warmup + self.draws)
+        states = [self.start(key, arrays, affine) for key in keys]
+        jax.block_until_ready(self.advance(states[0], arrays, affine, 0))  # compiles
+        kept = max(1, KEPT // len(keys))
         with (
-            tqdm(total=total, disable=not progress, unit="draw") as bar,
+            tqdm(
+                total=len(keys) * (self.warmup + draws),
+                disable=not progress,
+                unit="draw",
+            ) as bar,
             ThreadPoolExecutor(min(len(keys), os.cpu_count() or 1)) as pool,
         ):
-            run = partial(self._chain, advance, bar)
-            kept = max(1, KEPT // len(keys))
+
+            def chain(state):
+                with jax.enable_x64(new_val=True):  # a thread begins with the default
+                    return self._chain(state, arrays, affine, draws, kept, bar)
+
             return jax.tree.map(
-                lambda *chains: np.stack(chains),
-                *pool.map(partial(run, kept), states),
+                lambda *chains: np.stack(chains), *pool.map(chain, states)
             )
 
-    def _chain(self, advance, bar, kept, state):
+    def _chain(self, state, arrays, affine, draws, kept, bar):
         """Run one chain to its end; keep every latent only of some draws."""
-        collected, done = [], 0
-        stride = max(1, self.draws // kept)
-        with jax.enable_x64(True):
-            for phase, length in (("warm-up", self.warmup), ("draws", self.draws)):
-                for start in range(0, length, CHUNK):
-                    count = min(CHUNK, length - start)
-                    state, store = advance(state, self.arrays, self.affine, count)
-                    bar.update(count)
-                    if phase == "draws":
-                        chunk = jax.tree.map(lambda x, n=count: np.asarray(x[:n]), store)
-                        collected.append(_thin(chunk, done, stride))
-                        done += count
+        collected, stride = [], max(1, draws // kept)
+        for start in range(0, self.warmup, CHUNK):
+            count = min(CHUNK, self.warmup - start)
+            state, _ = self.advance(state, arrays, affine, count)
+            bar.update(count)
+        for start in range(0, draws, CHUNK):
+            count = min(CHUNK, draws - start)
+            state, store = self.advance(state, arrays, affine, count)
+            chunk = jax.tree.map(lambda x, n=count: np.asarray(x[:n]), store)
+            collected.append(_thin(chunk, start, stride))
+            bar.update(count)
         return jax.tree.map(lambda *parts: np.concatenate(parts), *collected)
 
 

@@ -31,7 +31,6 @@ class LineMaps:
     Parameters
     ----------
     lines : tuple of str
-        Names of the lines.
     flux : array, (spaxel, line)
         Flux [1e-20 erg/s/cm2, or relative if the input had no units]; 0 where the line
         was not measured.
@@ -117,7 +116,6 @@ class LineMaps:
         Returns
         -------
         LineMaps
-            The fluxes.
 
         Raises
         ------

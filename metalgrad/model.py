@@ -107,21 +107,32 @@ class Model:
     def sample_ratios(self, metallicity, names) -> Float[Array, "spaxel line"]:
         """Draw line ratios; return intrinsic log10 fluxes relative to Hβ.
 
-        The dispersion of a calibration was measured between galaxies: a share ``rho``
-        of its variance is one draw for the whole galaxy, the rest one per spaxel.
+        Each calibrated ratio sets one line, each free one another.
         """
         (ratios, free), count = self.choose(names), len(metallicity)
         mean = self.calibration.log_ratios(ratios, metallicity)
         sigma = self.calibration.dispersions(ratios, metallicity)
-        rho = numpyro.sample("rho", self.rho)
-        with numpyro.plate("ratio", len(ratios)):
-            shared = numpyro.sample("shared_dispersion", dist.Normal())
-        local = sample_normals("local_dispersion", count, len(ratios))
-        dispersion = jnp.sqrt(rho) * shared + jnp.sqrt(1 - rho) * local
+        dispersion = self.sample_dispersion(count, len(ratios))
         log_ratio = numpyro.deterministic("log_ratio", mean + sigma * dispersion)
         log_free = self.sample_free(free, count)
         tree = lines.grow_tree(ratios + free, lines.case_b()).select(names)
         return tree(jnp.concatenate([log_ratio, log_free], axis=-1))
+
+    def sample_dispersion(self, count, width) -> Float[Array, "#spaxel ratio"]:
+        """Draw the departure of each ratio from its calibration, in dispersions.
+
+        A calibration's dispersion was measured between galaxies: a share ``rho`` of
+        its variance is one draw for the whole galaxy, the rest one per spaxel.  With
+        a single ratio the rest could not be told from scatter in metallicity, and is
+        that.
+        """
+        with numpyro.plate("ratio", width):
+            shared = numpyro.sample("shared_dispersion", dist.Normal())
+        if width == 1:
+            return shared[None]
+        rho = numpyro.sample("rho", self.rho)
+        local = sample_normals("local_dispersion", count, width)
+        return jnp.sqrt(rho) * shared + jnp.sqrt(1 - rho) * local
 
     def sample_free(self, ratios, count) -> Float[Array, "spaxel free"]:
         """Draw the log10 ratios that have no calibration."""
@@ -139,7 +150,7 @@ class Model:
     def sample_dust(self, data) -> Float[Array, "spaxel line"]:
         """Draw E(B-V) of each spaxel; return what it adds to log10 fluxes."""
         median = numpyro.sample("reddening", self.reddening)
-        scatter = numpyro.sample("reddening_scatter", self.reddening_scatter)
+        scatter = fields.sample_amplitude("reddening_scatter", self.reddening_scatter)
         with numpyro.plate("spaxel", len(data)):
             offset = numpyro.sample("reddening_offset", dist.Normal())
         ebv = numpyro.deterministic("ebv", median * jnp.exp(scatter * offset))

@@ -134,6 +134,8 @@ def _annotate(tree, length, prior_sd):
         for name, variable in group.data_vars.items():
             if name in UNITS:
                 variable.attrs["units"] = UNITS[name].format(length=length)
+            elif name.startswith("mean_"):
+                variable.attrs["units"] = "dex"
             if group.name == "posterior" and name in prior_sd:
                 variable.attrs["prior_sd"] = prior_sd[name]
 

@@ -10,6 +10,7 @@ from numpyro import handlers
 from metalgrad import dust, geometry, lines
 from metalgrad.compression import compress
 from metalgrad.cubes import FLUX_DENSITY, Cube
+from metalgrad.hierarchy import SIGNED
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.lsf import prism
 from metalgrad.model import load_model
@@ -82,9 +83,8 @@ def simulate(
     )
     edges = _edges()
     velocity = velocity_scatter * rng.normal(size=len(position))
-    design = templates(
-        edges, names, target.redshift, prism(), velocity, np.full(len(velocity), lsf_scale)
-    )
+    scale = np.full(len(velocity), lsf_scale)
+    design = templates(edges, names, target.redshift, prism(), velocity, scale)
     spectra = np.einsum("sl,sln->sn", flux, design)
     hbeta = flux[:, names.index("Hbeta")]
     spectra += (hbeta / (equivalent_width * 1e-4 * (1 + target.redshift)))[:, None]
@@ -141,7 +141,7 @@ def _light(position, target, source):
 
 
 def _default_truth(target, source):
-    """What the card says of slope, central metallicity and dust."""
+    """Read slope, central metallicity and dust off the card."""
     reddening = 0.0
     if "Halpha" in source and "Hbeta" in source:
         pair = ("Halpha", "Hbeta")
@@ -179,7 +179,9 @@ def _draw_lines(model, position, light, truth, target, seed):
     central = values.pop("central")
     values["level"] = central + values.get("slope", 0.0) * data.pivot()
     bright = (np.log10(light) - data.typical("OIII")) / model.clumpiness
-    values |= {"brightness": 0.0, "fading": 0.0, "brightness_offset": jnp.asarray(bright)}
+    values |= {"brightness": 0.0, "fading": 0.0}
+    values["brightness_offset"] = jnp.asarray(bright)
+    values |= {f"{name}{SIGNED}": values[name] for name in truth if name in values}
     seeded = handlers.seed(handlers.substitute(model, values), jax.random.key(seed))
     trace = handlers.trace(seeded).get_trace(data)
     drawn = {

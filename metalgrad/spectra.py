@@ -159,7 +159,8 @@ def _spectra(part: Cut, lines, drawn, chosen, tuning, number):
     basis = np.broadcast_to(part.basis, (len(chosen), *part.basis.shape))
     free = np.concatenate([basis, design[:, rest], np.stack(shifts, axis=1)], axis=1)
     prior = np.zeros(free.shape[:2])
-    prior[:, -2] = tuning.velocity_error[chosen] ** -2.0
+    error = np.hypot(tuning.velocity_error[chosen], tuning.offset_error[number])
+    prior[:, -2] = error**-2.0
     prior[:, -1] = tuning.scale_error[number] ** -2.0
     fixed = np.einsum("dsl,slp->dsp", drawn, design[:, own])
     residual = part.flux[chosen] - fixed

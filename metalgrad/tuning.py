@@ -20,7 +20,7 @@ class Tuning:
     ----------
     velocity, velocity_error : numpy.ndarray, (spaxel,)
         Line-of-sight velocity about the galaxy's [km/s].
-    offset : numpy.ndarray, (complex,)
+    offset, offset_error : numpy.ndarray, (complex,)
         Velocity of each complex about the redshift [km/s]: the redshift's error and
         the wavelength calibration's.
     scale, scale_error : numpy.ndarray, (complex,)
@@ -30,6 +30,7 @@ class Tuning:
     velocity: Float[np.ndarray, " spaxel"]
     velocity_error: Float[np.ndarray, " spaxel"]
     offset: Float[np.ndarray, " complex"]
+    offset_error: Float[np.ndarray, " complex"]
     scale: Float[np.ndarray, " complex"]
     scale_error: Float[np.ndarray, " complex"]
 
@@ -77,8 +78,8 @@ def tune(parts: list[Cut]) -> Tuning:
         for part, start in zip(parts, first, strict=True)
     ]
     velocity, error = tune_velocities(parts, found)
-    offset, scale, scale_error, _ = np.array(found).T
-    return Tuning(velocity, error, offset, scale, scale_error)
+    offset, scale, scale_error, _, offset_error = np.array(found).T
+    return Tuning(velocity, error, offset, offset_error, scale, scale_error)
 
 
 def tune_velocities(parts, found):
@@ -86,12 +87,12 @@ def tune_velocities(parts, found):
     grid = np.arange(-700.0, 701.0, 100.0)
     gains = sum(
         np.stack([gain(part, offset + v, scale) for v in grid]) / inflation
-        for part, (offset, scale, _, inflation) in zip(parts, found, strict=True)
+        for part, (offset, scale, _, inflation, _) in zip(parts, found, strict=True)
     )
     return shrink(grid, gains)
 
 
-def tune_sum(part: Cut) -> tuple[float, float, float, float]:
+def tune_sum(part: Cut) -> tuple[float, float, float, float, float]:
     """Find the offset [km/s], width, its error and χ² per channel of a summed spectrum.
 
     Parameters
@@ -105,7 +106,7 @@ def tune_sum(part: Cut) -> tuple[float, float, float, float]:
     return weigh(velocity, scale, surface, inflation(part, surface.max()))
 
 
-def tune_spaxels(part: Cut, velocity, offset, scale, error, *_):
+def tune_spaxels(part: Cut, velocity, offset, scale, error, _, offset_error):
     """Refine `tune_sum`: the sum is broader than the LSF by the spaxels' velocities.
 
     Where the sum does not tell the width to some percent there is nothing to refine.
@@ -115,7 +116,7 @@ def tune_spaxels(part: Cut, velocity, offset, scale, error, *_):
     part : Cut
     velocity : array, (spaxel,)
         About the offset [km/s].
-    offset, scale, error : float
+    offset, scale, error, offset_error : float
         As `tune_sum` returns them.
     """
     steps = np.linspace(-1.0, 1.0, 5)
@@ -125,7 +126,7 @@ def tune_spaxels(part: Cut, velocity, offset, scale, error, *_):
     )
     noise = inflation(part, surface.max())
     if error > np.ptp(width) / 8:
-        return offset, scale, error, noise
+        return offset, scale, error, noise, offset_error
     return weigh(shift, width, surface, noise)
 
 
@@ -144,7 +145,7 @@ def inflation(part: Cut, explained: float) -> float:
 
 
 def weigh(velocity, scale, surface, noise):
-    """Posterior mean of offset and width, the latter's sd, and ``noise`` once more.
+    """Posterior mean of offset and width, the latter's sd, ``noise``, the former's sd.
 
     Parameters
     ----------
@@ -164,7 +165,9 @@ def weigh(velocity, scale, surface, noise):
     weight /= weight.sum()
     offset, width = weight.sum(axis=1) @ velocity, weight.sum(axis=0) @ scale
     spread = weight.sum(axis=0) @ (scale - width) ** 2
-    return offset, width, np.sqrt(spread + (scale[1] - scale[0]) ** 2 / 12), noise
+    error = np.sqrt(spread + (scale[1] - scale[0]) ** 2 / 12)
+    offset_error = np.sqrt(weight.sum(axis=1) @ (velocity - offset) ** 2)
+    return offset, width, error, noise, offset_error
 
 
 def shrink(grid, gains):

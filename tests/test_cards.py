@@ -268,10 +268,11 @@ def test_wavelengths_agree_with_the_collection():
         pytest.skip("the collection of wavelengths is not here")
     known = {row["name"]: row["vacuum_A"] for row in rows_of(path)}
     for row in members():
-        assert row["wavelength"] == float(known[row["name"]])
+        if "Rydberg" not in row["source"]:
+            assert row["wavelength"] == float(known[row["name"]])
 
 
-@pytest.mark.parametrize("level", range(3, 13))
+@pytest.mark.parametrize("level", range(3, 17))
 def test_balmer_wavelengths_follow_rydberg(level):
     first = {3: "Halpha", 4: "Hbeta", 5: "Hgamma", 6: "Hdelta", 7: "Hepsilon"}
     name = first.get(level, f"H{level}")
@@ -317,11 +318,16 @@ def test_forbidden_wavelengths_agree_with_pyneb(
 
 def test_balmer_weights_agree_with_pyneb(pyneb):
     hydrogen = pyneb.RecAtom("H", 1)
-    names = {7: "Hepsilon", 8: "H8", 9: "H9", 10: "H10", 11: "H11", 12: "H12"}
+    names = {7: "Hepsilon"} | {level: f"H{level}" for level in range(8, 17)}
     weight = {row["name"]: row["weight"] for row in members()}
-    delta = hydrogen.getEmissivity(1e4, 100, lev_i=6, lev_j=2)
+
+    def recombine(level):
+        # A node of PyNeb's table, which it would triangulate (seconds) to interpolate.
+        return hydrogen.getEmissivity(1e4, 100, lev_i=level, lev_j=2, method="nearest")
+
+    delta = recombine(6)
     for level, name in names.items():
-        expected = hydrogen.getEmissivity(1e4, 100, lev_i=level, lev_j=2) / delta
+        expected = recombine(level) / delta
         assert weight[name] == pytest.approx(float(expected), rel=1e-3)
 
 
@@ -342,15 +348,19 @@ def test_helium_weights_agree_with_pyneb(pyneb):
 def test_case_b_agrees_with_pyneb(pyneb):
     hydrogen, oxygen = pyneb.RecAtom("H", 1), pyneb.Atom("O", 3)
     table = cards.table("caseb.ecsv")
-    for index, (t, n) in enumerate(
-        zip(table["temperature"], table["density"], strict=True)
-    ):
-        beta = hydrogen.getEmissivity(t, n, lev_i=4, lev_j=2)
-        for name, level in [("Halpha", 3), ("Hgamma", 5), ("Hdelta", 6)]:
-            expected = hydrogen.getEmissivity(t, n, lev_i=level, lev_j=2) / beta
-            assert table[name][index] == pytest.approx(float(expected), rel=5e-4)
-        doublet = oxygen.getEmissivity(t, n, 4, 3) / oxygen.getEmissivity(t, n, 4, 2)
-        assert table["OIII_5008_4960"][index] == pytest.approx(float(doublet), rel=1e-3)
+    places = np.array(table["temperature"]), np.array(table["density"])
+
+    def recombine(level):
+        # All places at once: each call triangulates PyNeb's table anew.
+        return hydrogen.getEmissivity(*places, lev_i=level, lev_j=2, product=False)
+
+    beta = recombine(4)
+    for name, level in [("Halpha", 3), ("Hgamma", 5), ("Hdelta", 6)]:
+        np.testing.assert_allclose(table[name], recombine(level) / beta, rtol=5e-4)
+    strong, weak = (
+        oxygen.getEmissivity(*places, 4, lower, product=False) for lower in (3, 2)
+    )
+    np.testing.assert_allclose(table["OIII_5008_4960"], strong / weak, rtol=1e-3)
 
 
 def test_tied_weights_are_those_of_the_tables():

@@ -81,6 +81,7 @@ def draw_tuning(spaxels, seed):
         velocity=rng.normal(0, 120, len(spaxels)),
         velocity_error=rng.uniform(10, 60, len(spaxels)),
         offset=rng.normal(0, 200, count),
+        offset_error=rng.uniform(5, 50, count),
         scale=rng.uniform(0.6, 1.1, count),
         scale_error=rng.uniform(0.01, 0.1, count),
     )
@@ -109,7 +110,8 @@ def dense_complex(part, tuning, c, spaxel):
             * 500,
         ]
     )
-    spread = [tuning.velocity_error[spaxel], tuning.scale_error[c]]
+    shift = np.hypot(tuning.velocity_error[spaxel], tuning.offset_error[c])
+    spread = [shift, tuning.scale_error[c]]
     covariance = np.diag(sharp**-2.0) + slopes.T @ np.diag(np.square(spread)) @ slopes
     # a flat continuum is integrated out: what is left is the complement of its span
     beside = null_space(basis).T

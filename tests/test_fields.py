@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pytest
 from numpy.testing import assert_allclose
 from numpyro import handlers
-from scipy.stats import norm
+from scipy.stats import halfnorm, kstest, lognorm, norm
 
 from metalgrad import fields
 
@@ -69,7 +69,7 @@ def test_prior_stays_among_metallicities(kind):
 
 
 def test_linear_gradient_is_a_straight_line():
-    values = {"level": 8.13, "slope": -0.08, "scatter": 0.0}
+    values = {"level": 8.13, "slope": -0.08, "scatter_signed": 0.0}
     found = sample(fields.LinearGradient(), **values)
     radius = np.hypot(*np.asarray(POSITION).T)
     assert_allclose(found, 8.13 - 0.08 * (radius - 1.3), rtol=1e-6)
@@ -77,12 +77,45 @@ def test_linear_gradient_is_a_straight_line():
     assert_allclose(recorded, 8.13 + 0.08 * 1.3, rtol=1e-6)
 
 
-def test_scatter_multiplies_the_offsets():
+@pytest.mark.parametrize("signed", [0.21, -0.21])
+def test_scatter_multiplies_the_offsets(signed):
     offset = jnp.array([0.3, -1.2, 0.8, 2.0, -0.1])
-    values = {"level": 7.9, "slope": 0.0, "scatter": 0.21, "offset": offset}
-    assert_allclose(sample(fields.LinearGradient(), **values), 7.9 + 0.21 * offset)
+    values = {"level": 7.9, "slope": 0.0, "scatter_signed": signed, "offset": offset}
+    found = trace(fields.LinearGradient(), **values)
+    assert_allclose(found["scatter"]["value"], 0.21)
+    assert found["scatter"]["type"] == "deterministic"
+    assert_allclose(sample(fields.LinearGradient(), **values), 7.9 + signed * offset)
     del values["slope"]
-    assert_allclose(sample(fields.Flat(), **values), 7.9 + 0.21 * offset)
+    assert_allclose(sample(fields.Flat(), **values), 7.9 + signed * offset)
+
+
+def draw_amplitude(prior, seeds=2000):
+    """Draw the returned amplitude, and every site, once per seed."""
+
+    def one(key):
+        with handlers.seed(rng_seed=key), handlers.trace() as seen:
+            amplitude = fields.sample_amplitude("width", prior)
+        return amplitude, {name: site["value"] for name, site in seen.items()}
+
+    return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(8), seeds))
+
+
+def test_a_half_normal_amplitude_has_its_law_and_either_sign():
+    amplitude, sites = draw_amplitude(dist.HalfNormal(0.3))
+    assert set(sites) == {"width", "width_signed"}
+    assert_allclose(amplitude, sites["width_signed"])
+    assert_allclose(sites["width"], np.abs(amplitude))
+    assert kstest(sites["width"], halfnorm(scale=0.3).cdf).pvalue > 0.01
+    assert kstest(amplitude, norm(scale=0.3).cdf).pvalue > 0.01
+
+
+def test_any_other_amplitude_keeps_its_sign():
+    """Only where it is exact: a mirrored log-normal would have two modes."""
+    amplitude, sites = draw_amplitude(dist.LogNormal(-1.0, 0.5))
+    assert set(sites) == {"width"}
+    assert_allclose(amplitude, sites["width"])
+    law = lognorm(0.5, scale=np.exp(-1.0))
+    assert kstest(sites["width"], law.cdf).pvalue > 0.01
 
 
 def test_prior_is_read_off_a_card():

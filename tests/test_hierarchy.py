@@ -9,8 +9,10 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer.util import potential_energy
+from scipy.stats import norm
 
-from metalgrad.hierarchy import split
+from metalgrad import fields
+from metalgrad.hierarchy import SIGNED, Probit, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.model import LineData, load_model
 
@@ -66,6 +68,20 @@ def hierarchy(request):
     return split(model, model.prepare(data()))
 
 
+@pytest.fixture(scope="module")
+def priors():
+    """Priors as those of a model, but no ratios, which take seconds to compile."""
+
+    def model(data):
+        numpyro.sample("level", dist.Normal(8.0, 0.5))
+        numpyro.sample("rho", dist.Uniform(0.0, 1.0))
+        numpyro.sample("reddening", dist.HalfNormal(0.3))
+        scatter = fields.sample_scatter(dist.HalfNormal(0.15), len(data))
+        toy(lambda: scatter)(data)
+
+    return split(model, spectra())
+
+
 def points(hierarchy, count=4):
     """Random unconstrained points, near and far."""
     rng = np.random.default_rng(2)
@@ -92,28 +108,51 @@ def by_site(hierarchy, theta, z):
     return values
 
 
+def as_numpyro(sites):
+    """Move ``rho`` from our probit to NumPyro's logit.
+
+    Returns
+    -------
+    sites : dict
+    log_volume : float
+        log |d probit / d logit|: what our potential has less than NumPyro's.
+    """
+    probit = sites["rho"]
+    share = jax.scipy.stats.norm.cdf(probit)
+    logit = jnp.log(share) - jax.scipy.stats.norm.logcdf(-probit)
+    slope = jnp.log(share * (1 - share))  # of the sigmoid
+    return sites | {"rho": logit}, slope - jax.scipy.stats.norm.logpdf(probit)
+
+
 def test_the_density_is_numpyros(hierarchy):
-    arrays = hierarchy.data.arrays
+    arrays, model = hierarchy.data.arrays, hierarchy.model
+
+    @jax.jit
+    def both(theta, z):
+        sites, log_volume = as_numpyro(by_site(hierarchy, theta, z))
+        reference = potential_energy(model, (hierarchy.data,), {}, sites)
+        return hierarchy.potential(arrays, theta, z), reference + log_volume
+
     for theta, z in points(hierarchy):
-        expected = potential_energy(
-            hierarchy.model, (hierarchy.data,), {}, by_site(hierarchy, theta, z)
-        )
-        actual = hierarchy.potential(arrays, theta, z)
+        actual, expected = both(theta, z)
         np.testing.assert_allclose(actual, expected, rtol=1e-11)
 
 
 def test_densities_add_up_to_the_potential(hierarchy):
     theta, z = next(points(hierarchy))
-    galaxy, spaxel = hierarchy.densities(hierarchy.data.arrays, theta, z)
+    arrays = hierarchy.data.arrays
+    galaxy, spaxel = jax.jit(hierarchy.densities)(arrays, theta, z)
     assert spaxel.shape == (SPAXELS,)
-    total = hierarchy.potential(hierarchy.data.arrays, theta, z)
+    total = jax.jit(hierarchy.potential)(arrays, theta, z)
     np.testing.assert_allclose(galaxy + spaxel.sum(), -total, rtol=1e-12)
 
 
 def test_spaxels_are_independent_given_the_galaxy(hierarchy):
     theta, z = next(points(hierarchy))
     arrays = hierarchy.data.arrays
-    jacobian = jax.jacobian(lambda z: hierarchy.densities(arrays, theta, z)[1])(z)
+    jacobian = jax.jit(
+        jax.jacobian(lambda z: hierarchy.densities(arrays, theta, z)[1])
+    )(z)
     touched = np.abs(jacobian).max(axis=2) > 0
     np.testing.assert_array_equal(touched, np.eye(SPAXELS, dtype=bool))
 
@@ -139,37 +178,76 @@ def test_sites_are_every_latent_and_deterministic_one(hierarchy):
     sites = hierarchy.sites(hierarchy.data.arrays, theta, z)
     expected = {*hierarchy.galaxy, *hierarchy.spaxel}
     expected |= {"central", "metallicity", "log_ratio", "ebv", "line_flux"}
+    expected |= {"scatter", "reddening_scatter"}
     assert set(sites) == expected
+    for name in ("scatter", "reddening_scatter"):
+        assert sites[name] == abs(sites[f"{name}{SIGNED}"])
     assert sites["metallicity"].shape == (SPAXELS,)
     assert 0 < sites["rho"] < 1
     assert sites["reddening"] > 0
 
 
-def test_prior_points_begin_at_the_median(hierarchy):
-    found = hierarchy.prior_points(jax.random.key(0), 3)
-    assert found.shape == (3, hierarchy.sizes[0])
-    z = jnp.zeros((SPAXELS, hierarchy.sizes[1]))
-    values = hierarchy.unpack(found[0], z)[0]
+def test_prior_points_begin_at_the_median(priors):
+    found = priors.prior_points(jax.random.key(0), 3)
+    assert found.shape == (3, priors.sizes[0])
+    z = jnp.zeros((SPAXELS, priors.sizes[1]))
+    values = priors.unpack(found[0], z)[0]
     # NumPyro's median is that of 15 draws: its error is 1.25 sd / sqrt(15).
     np.testing.assert_allclose(values["level"], 8.0, atol=0.5)
     np.testing.assert_allclose(values["rho"], 0.5, atol=0.3)
     assert 0.05 < values["reddening"] < 0.5
+    # By symmetry an amplitude's median is 0, where a sampler cannot start.
+    assert values[f"scatter{SIGNED}"] != 0
     assert not np.allclose(found[1], found[2])
 
 
-def test_prior_sd_is_that_of_the_priors(hierarchy):
-    found = hierarchy.prior_sd(4000)
+def test_prior_sd_is_that_of_the_priors(priors):
+    found = priors.prior_sd(4000)
     np.testing.assert_allclose(found["level"], 0.5, rtol=0.05)
     np.testing.assert_allclose(found["rho"], 12**-0.5, rtol=0.05)
     half = 0.3 * np.sqrt(1 - 2 / np.pi)
     np.testing.assert_allclose(found["reddening"], half, rtol=0.05)
+    # Recorded without their signs, and half as wide.
+    assert set(found) == set(priors.galaxy_names)
+    np.testing.assert_allclose(found["scatter"], half / 2, rtol=0.05)
+
+
+def test_probit_is_the_normal_distribution_function():
+    """A bijection of the line onto (0, 1), with SciPy's density as its slope."""
+    line = np.linspace(-5.0, 5.0, 41)
+    share = Probit()(line)
+    np.testing.assert_allclose(share, norm.cdf(line), rtol=1e-12)
+    np.testing.assert_allclose(Probit().inv(share), line, atol=1e-9)
+    change = Probit().log_abs_det_jacobian(line, share)
+    np.testing.assert_allclose(change, norm.logpdf(line), rtol=1e-12)
+    slope = jax.vmap(jax.grad(Probit()))(jnp.asarray(line))
+    np.testing.assert_allclose(np.exp(change), slope, rtol=1e-12)
+
+
+UNIT = {
+    "flat": (dist.Uniform(0.0, 1.0), True),
+    "flat, of two": (dist.Uniform(jnp.zeros(2), jnp.ones(2)), True),
+    "wider": (dist.Uniform(0.0, 2.0), False),
+    "lifted": (dist.Uniform(0.5, 1.0), False),
+    "peaked": (dist.Beta(2.0, 2.0), False),
+}
+
+
+@pytest.mark.parametrize(("prior", "expected"), UNIT.values(), ids=UNIT)
+def test_only_a_flat_prior_becomes_normal(prior, expected):
+    def model(data):
+        numpyro.sample("share", prior)
+        toy(lambda: numpyro.sample("offset", dist.Normal()))(data)
+
+    transform = split(model, spectra()).galaxy["share"][1]
+    assert isinstance(transform, Probit) == expected
 
 
 def toy(offset):
     """Make a model of one free flux per spaxel."""
 
     def model(data):
-        level = numpyro.sample("level", dist.Normal(1.0, 2.0))
+        level = numpyro.sample("flux_level", dist.Normal(1.0, 2.0))
         with numpyro.plate("spaxel", len(data)):
             shift = offset()
         flux = jnp.broadcast_to((level + shift)[:, None], data.white.shape)

@@ -25,18 +25,19 @@ LAYERS = {
         "psf",
         "likelihood",
     },
-    "data": {"targets", "cubes", "spaxels", "linemaps", "windows"},
+    "data": {"targets", "cubes", "spaxels", "linemaps", "windows", "detection"},
     "tuning": {"tuning"},
     "compression": {"compression"},
     "fields": {"fields", "hierarchy", "observation"},
     "model": {"model", "collapse"},
-    "curvature": {"curvature", "record"},
-    "running": {"inference", "simulate", "checks"},
+    "curvature": {"curvature", "record", "checks"},
+    "running": {"inference"},
     "products": {"maps", "spectra"},
     "panels": {"panels"},
     "edges": {
         "classical",
         "plot",
+        "simulate",
         "summary",
         "sed",
         "reduction",
@@ -52,8 +53,8 @@ HOMES = {
     "astropy": {"data", "products", "edges", "command"},
     "regions": {"data", "edges", "command"},
     "numpyro": {"fields", "model", "running", "edges", "command"},
-    "arviz": {"running", "edges", "command"},
-    "matplotlib": {"panels", "edges"},
+    "arviz": {"curvature", "running", "edges", "command"},
+    "matplotlib": {"panels", "edges", "command"},
     "corner": {"edges"},
     "bagpipes": {"edges"},
     "jwst": {"edges"},
@@ -137,6 +138,31 @@ def test_libraries_stay_in_their_layers(path):
     if here == "cards":
         strangers |= foreign - sys.stdlib_module_names
     assert not strangers, f"{path.name} is in layer {here!r}: no {strangers} there"
+
+
+@pytest.mark.parametrize("name", sorted(LAYERS["command"]))
+def test_a_command_draws_nothing_itself(name):
+    """It says where Matplotlib shall draw, and leaves the drawing to plot."""
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+    local = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        if "matplotlib" in (alias.name, getattr(node, "module", None))
+        or alias.name.startswith("matplotlib.")
+        or (getattr(node, "module", None) or "").startswith("matplotlib.")
+    }
+    uses = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id in local]
+    calls = [
+        node.func.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "use"
+    ]
+    strangers = [use.lineno for use in uses if use not in calls]
+    assert not strangers, f"{name}.py uses matplotlib in the lines {strangers}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

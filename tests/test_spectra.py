@@ -58,6 +58,7 @@ def seen():
         velocity=np.zeros(count),
         velocity_error=np.full(count, 30.0),
         offset=np.zeros(2),
+        offset_error=np.full(2, 5.0),
         scale=np.full(2, SCALE),
         scale_error=np.full(2, 0.02),
     )
@@ -110,6 +111,20 @@ def test_a_spectrum_without_tuning_is_tuned(seen):
     for one in predict(posterior, spaxels, [0]):
         truth = np.interp(one.wavelength, CENTRES, spectrum(0))
         assert_allclose(np.median(one.model, axis=0)[0], truth, atol=ERROR)
+
+
+@pytest.mark.parametrize("uncertain", ["velocity_error", "offset_error", None])
+def test_a_velocity_that_was_not_known_is_found(seen, uncertain):
+    """Lines 20 km/s off: either error, of spaxel or of complex, lets them move."""
+    posterior, spaxels, tuning = seen
+    errors = {
+        name: np.full_like(getattr(tuning, name), 300.0 if name == uncertain else 1e-3)
+        for name in ("velocity_error", "offset_error")
+    }
+    tuning = replace(tuning, offset=tuning.offset - 20.0, **errors)
+    for one in predict(posterior, spaxels, [9], tuning=tuning):
+        worst = np.abs(one.residual).max()
+        assert (worst < 0.1) == (uncertain is not None), worst
 
 
 def test_brightest_come_first(seen):

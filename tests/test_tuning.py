@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from astropy.modeling.models import Gaussian1D
 from numpy.testing import assert_allclose
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 
 from metalgrad import cards
 from metalgrad.compression import compress
+from metalgrad.lsf import prism
 from metalgrad.spaxels import Spaxels
-from metalgrad.tuning import shrink
+from metalgrad.tuning import gain, shrink, tune, weigh
+from metalgrad.windows import cut, find_complexes
 
 LIGHT = 299_792.458  # km/s
 REDSHIFT, OFFSET, SCALE, SCATTER = 4.9, 140.0, 0.78, 90.0
@@ -101,6 +103,71 @@ def test_velocities_are_within_their_errors(mock):
     assert abs(pull.mean()) < 0.2  # the offset is common to all
     assert_allclose(pull.std(), 1.0, atol=0.15)
     assert tuning.velocity_error.mean() < SCATTER / 3
+
+
+def test_complexes_agree_on_the_offset(mock):
+    """All were made with one; what their errors do not tell is common to them."""
+    tuning = mock.tuning
+    known = [index(mock, line) for line in ("OII", "OIII", "Halpha")]
+    offset, error = tuning.offset[known], tuning.offset_error[known]
+    assert np.all(error < 10)
+    mean = np.average(offset, weights=error**-2)
+    assert np.sum(((offset - mean) / error) ** 2) < chi2(len(known) - 1).isf(0.01)
+    assert_allclose(mean, OFFSET, atol=3 * SCATTER / np.sqrt(COUNT))
+    faint = index(mock, "SII")
+    assert tuning.offset_error[faint] > 3 * error.max()
+
+
+def faint_cut(count, seed):
+    """Cut [O III] and Hβ at one velocity, at S/N of some 15, out of mocks."""
+    rng, (edges, table) = np.random.default_rng(seed), bins()
+    members = cards.table("lines.ecsv")
+    spectra = np.full((count, len(edges) - 1), 3.0)
+    rows = zip(members["line"], members["wavelength"], members["weight"], strict=True)
+    for line, rest, weight in rows:
+        if line in ("Hbeta", "OIII"):
+            flux, speed = np.full((2, count), [[weight * FLUXES[line]], [OFFSET]])
+            add_line(spectra, edges, rest * 1e-4, flux, speed, table)
+    error = np.full(spectra.shape, 2.4)
+    spaxels = Spaxels(
+        flux=spectra + error * rng.normal(size=error.shape),
+        error=error,
+        edges=edges,
+        position=np.zeros((count, 2)),
+        index=np.zeros((count, 2), int),
+        redshift=REDSHIFT,
+        shape=(1, 1),
+    )
+    (window,) = find_complexes(edges, REDSHIFT, prism(), ("Hbeta", "OIII"))
+    return cut(spaxels, window, prism())
+
+
+def assert_honest(pull):
+    """Pulls have mean 0 and sd 1, to three standard errors of either."""
+    assert abs(pull.mean()) < 3 / np.sqrt(len(pull))
+    assert_allclose(pull.std(), 1.0, atol=3 / np.sqrt(2 * len(pull)))
+
+
+def test_offsets_are_within_their_errors():
+    part = faint_cut(200, seed=12)
+    velocity, scale = np.arange(-700.0, 901.0, 80.0), np.arange(0.4, 1.31, 0.06)
+    surface = np.array([[gain(part, v, s) for s in scale] for v in velocity])
+    found = [weigh(velocity, scale, one, 1.0) for one in np.moveaxis(surface, 2, 0)]
+    offset, width, width_error, _, error = np.array(found).T
+    assert error.mean() < 100  # the prior's 500 plays no part
+    assert_honest((offset - OFFSET) / error)
+    assert_honest((width - SCALE) / width_error)
+
+
+@pytest.mark.slow
+def test_tuned_offsets_are_within_their_errors():
+    """As above, but all of `tune`, on galaxies of four spaxels that do not move."""
+    pulls = []
+    for seed in range(60):
+        tuning = tune([faint_cut(4, seed)])
+        found = tuning.offset[0] + tuning.velocity.mean()
+        pulls.append((found - OFFSET) / tuning.offset_error[0])
+    assert_honest(np.array(pulls))
 
 
 @pytest.mark.parametrize("line", dict.fromkeys(cards.table("lines.ecsv")["line"]))

@@ -1,0 +1,107 @@
+"""The command line: files where they are promised, one sentence where it fails."""
+
+import numpy as np
+import pytest
+import xarray
+from astropy.io import fits
+from astropy.table import Table
+
+from metalgrad import cli
+
+SHORT = ["--chains", "2", "--warmup", "30", "--draws", "30"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line; return exit code, standard output and error."""
+    monkeypatch.setattr(cli, "_keep_compiled", lambda: None)
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["metalgrad", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write a table of line fluxes at five radii."""
+    rng = np.random.default_rng(2)
+    columns = {"radius": np.linspace(0.1, 1.9, 5)}
+    for line, flux in (("OII", 40), ("Hbeta", 20), ("OIII", 90), ("Halpha", 60)):
+        columns[line] = flux + rng.normal(size=5)
+        columns[f"{line}_err"] = np.ones(5)
+    path = tmp_path / "fluxes.ecsv"
+    Table(columns).write(path)
+    return path
+
+
+def test_a_table_is_fitted_and_everything_written(run, table, tmp_path):
+    out = tmp_path / "fit"
+    code, said, _ = run("fit", table, "--out", out, "--seed", 1, *SHORT)
+    assert code == 0
+    assert "slope" in said
+    tree = xarray.open_datatree(out / "posterior.nc", engine="h5netcdf")
+    assert {"slope", "central", "scatter", "metallicity"} <= set(tree.posterior)
+    assert tree.attrs["command"].startswith("metalgrad fit")
+    summary = Table.read(out / "summary.ecsv")
+    assert "slope" in summary["name"]
+    for name in ("gradient", "corner", "trace"):
+        assert (out / f"{name}.png").stat().st_size > 10_000
+    assert not list(out.glob(".new-*"))
+    code, _, error = run("fit", table, "--out", out, *SHORT)
+    assert code == 1
+    assert "is there already" in error
+    assert "--overwrite" in error
+
+
+def test_a_mock_is_drawn_in_the_layout_of_the_pipeline(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        cli, "simulate_cube", lambda *a, f=cli.simulate_cube, **k: f(*a, width=0.3, **k)
+    )
+    arguments = ("simulate", "--target", "cosmos24108", "--seed", 3, "--out", tmp_path)
+    code, said, _ = run(*arguments, "--slope", -0.1)
+    path = tmp_path / "cosmos24108_mock_s3d.fits"
+    assert code == 0
+    assert said.strip() == str(path)
+    header = fits.getheader(path)
+    assert header["MOCK"]
+    assert header["TRUTH SLOPE"] == -0.1
+    code, _, error = run(*arguments)
+    assert code == 1
+    assert "is there already" in error
+
+
+@pytest.mark.parametrize("kind", ["models", "calibrations", "targets"])
+def test_cards_are_listed(run, kind):
+    code, said, _ = run("list", kind)
+    expected = {"models": "flat", "calibrations": "curti23", "targets": "bdf-3299"}
+    assert code == 0
+    assert expected[kind] in said
+
+
+def test_wrong_input_gets_one_sentence(run, table, tmp_path):
+    broken = tmp_path / "broken.fits"
+    broken.write_text("not a cube")
+    at = ("--redshift", 6.3, "--center", "150.1 2.4", "--radius", 0.5)
+    cases = {
+        "no FITS file": (broken, *at),
+        "a cube needs a galaxy": (broken,),
+        "cannot be read": (broken, "--redshift", 6.3, "--center", "nowhere"),
+        "No such file": (tmp_path / "none.fits", *at),
+        "cosmos24108": (broken, "--target", "cosmos2410"),
+        "gradient": (table, "--model", "gradeint"),
+        "curti23": (table, "--calibration", "curti32"),
+        "no ratio of calibration": (table, "--calibration", "marino13-n2"),
+    }
+    for number, (words, arguments) in enumerate(cases.items()):
+        code, _, error = run("fit", *arguments, "--out", tmp_path / str(number))
+        assert code == 1, words
+        assert words in error
+        assert len(error.strip().splitlines()) == 1
+        assert "Traceback" not in error

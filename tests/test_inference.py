@@ -1,0 +1,132 @@
+"""A fit from end to end, on a few line maps of known truth."""
+
+import arviz_stats
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+from scipy.stats import multivariate_normal
+
+import metalgrad as mg
+from metalgrad import lines
+from metalgrad.inference import KEPT, likelihood
+from metalgrad.linemaps import LineMaps
+
+pytestmark = pytest.mark.filterwarnings(  # the chains are short
+    "ignore::metalgrad.checks.ConvergenceWarning"
+)
+NAMES = ("OII", "NeIII", "Hgamma", "Hbeta", "OIII", "Halpha")
+LEVEL, SLOPE = 8.25, -0.15
+SETTINGS = {"seed": 3, "warmup": 150, "draws": 150, "chains": 2, "progress": False}
+
+
+def draw_maps(seed, count=14):
+    """Line maps on the calibrations, with faint spaxels and some negative fluxes."""
+    rng = np.random.default_rng(seed)
+    position = rng.uniform(-2, 2, (count, 2))
+    radius = np.hypot(*position.T)
+    model = mg.load_model("gradient")
+    calibrated, _ = model.choose(NAMES)
+    metallicity = jnp.asarray(LEVEL + SLOPE * radius)
+    ratios = model.calibration.log_ratios(calibrated, metallicity)
+    tree = lines.grow_tree(calibrated, lines.case_b()).select(NAMES)
+    bright = (60 * np.exp(-radius))[:, None]
+    flux = bright * 10 ** np.asarray(tree(ratios), float)
+    error = np.full(flux.shape, 1.5)
+    return LineMaps(
+        NAMES, flux + error * rng.normal(size=flux.shape), error, position, "kpc"
+    )
+
+
+@pytest.fixture(scope="module")
+def maps():
+    return draw_maps(1)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mg.load_model("gradient")
+
+
+@pytest.fixture(scope="module")
+def posterior(model, maps):
+    return mg.fit(model, maps, **SETTINGS)
+
+
+def test_dimensions_have_names(posterior):
+    group = posterior.posterior
+    assert group["slope"].dims == ("chain", "draw")
+    assert group["metallicity"].dims == ("chain", "draw", "spaxel")
+    assert group["shared_dispersion"].dims == ("chain", "draw", "ratio")
+    assert posterior.posterior_predictive["line_flux"].dims[-2:] == ("spaxel", "line")
+    assert list(posterior.observed_data["line"].values) == list(
+        likelihood(draw_maps(1)).lines
+    )
+
+
+def test_the_truth_is_within_reach(posterior):
+    for name, truth in (("slope", SLOPE), ("central", LEVEL)):
+        draws = posterior.posterior[name].values
+        assert abs(draws.mean() - truth) < 4 * draws.std()
+
+
+def test_central_is_the_level_moved_to_the_centre(posterior):
+    group, pivot = posterior.posterior, posterior.attrs["pivot"]
+    np.testing.assert_allclose(
+        group["central"], group["level"] - pivot * group["slope"], rtol=1e-6
+    )
+
+
+def test_amplitudes_are_recorded_without_their_free_sign(posterior):
+    assert not [name for name in posterior.posterior if name.endswith("_signed")]
+    assert (posterior.posterior["scatter"] >= 0).all()
+
+
+def test_provenance_is_kept(posterior):
+    for key in ("model", "calibration", "seed", "versions", "ratios", "created"):
+        assert key in posterior.attrs
+    assert posterior.posterior["slope"].attrs["units"] == "dex / kpc"
+    assert posterior.posterior["slope"].attrs["prior_sd"] == pytest.approx(0.2, rel=0.1)
+
+
+def test_it_can_be_written_and_read_back(posterior, tmp_path):
+    path = tmp_path / "posterior.nc"
+    posterior.to_netcdf(path, engine="h5netcdf")
+    again = xarray.open_datatree(path, engine="h5netcdf")
+    xarray.testing.assert_equal(again.posterior.ds, posterior.posterior.ds)
+    assert again.attrs["calibration"] == "curti23"
+
+
+def test_leave_one_out_is_right_as_it_stands(posterior, maps):
+    assert posterior.log_likelihood["spaxel_data"].sizes["draw"] <= KEPT
+    score = arviz_stats.loo(posterior, pointwise=True)
+    assert (score.pareto_k < 0.7).all()
+    assert score.elpd < 0 < score.p < 20
+
+
+def test_marginal_likelihood_exceeds_what_noise_alone_would_give(posterior, maps):
+    """The integral over latents lies below the best-fitting fluxes' density."""
+    best = [
+        multivariate_normal(flux, np.diag(error**2)).logpdf(flux)
+        for flux, error in zip(maps.flux, maps.error, strict=True)
+    ]
+    marginal = posterior.log_likelihood["spaxel_data"].values
+    assert np.all(np.isfinite(marginal))
+    assert np.all(marginal < best)
+
+
+def test_the_seed_is_all_the_randomness(model, maps, posterior):
+    again = mg.fit(model, maps, **SETTINGS)
+    np.testing.assert_array_equal(
+        again.posterior["slope"], posterior.posterior["slope"]
+    )
+    other = mg.fit(model, maps, **(SETTINGS | {"seed": 4}))
+    assert not np.array_equal(other.posterior["slope"], posterior.posterior["slope"])
+
+
+def test_data_that_form_no_ratio_are_refused(model):
+    maps = LineMaps(
+        ("Halpha", "NII"), np.ones((2, 2)), np.ones((2, 2)), np.zeros((2, 2)), "kpc"
+    )
+    with pytest.raises(ValueError, match="no ratio of calibration curti23"):
+        mg.fit(model, maps, **SETTINGS)
