@@ -28,7 +28,9 @@ def main():
         spaxels = mg.Spaxels.select(cube, target)
         fits = {n: mg.fit(m, spaxels, seed=1, **SETTINGS) for n, m in models.items()}
         table = az.compare(fits)
-        worst = {n: float(az.loo(f, pointwise=True).pareto_k.max()) for n, f in fits.items()}
+        worst = {
+            n: float(az.loo(f, pointwise=True).pareto_k.max()) for n, f in fits.items()
+        }
         print(f"true slope {truth}:\n{table}\nlargest k: {worst}", flush=True)
         found[str(truth)] = {"table": table.to_dict(), "largest_k": worst}
     RESULTS.parent.mkdir(exist_ok=True)

@@ -33,6 +33,7 @@ TABLES = {".ecsv", ".csv", ".vot"}
 
 Out = Annotated[Path, typer.Option(help="Folder to write to.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Kind = Literal["models", "calibrations", "targets"]
 Seed = Annotated[int, typer.Option(help="Of all randomness.")]
 
 
@@ -45,7 +46,7 @@ def fit(
     target: Annotated[str, typer.Option(help="Card of a target, or your own.")] = "",
     redshift: Annotated[float | None, typer.Option(help="Of the galaxy.")] = None,
     center: Annotated[str, typer.Option(help='"RA DEC" of the centre.')] = "",
-    radius: Annotated[float | None, typer.Option(help="To fit within [arcsec].")] = None,
+    radius: Annotated[float | None, typer.Option(help="Of the fit [arcsec].")] = None,
     kpc_per_arcsec: Annotated[float | None, typer.Option(help="Scale.")] = None,
     region: Annotated[Path | None, typer.Option(help="DS9 region file.")] = None,
     model: Annotated[str, typer.Option(help="Card of a model.")] = "gradient",
@@ -93,7 +94,7 @@ def simulate(
 
 
 @app.command("list")
-def list_cards(kind: Annotated[Literal["models", "calibrations", "targets"], typer.Argument()]):
+def list_cards(kind: Annotated[Kind, typer.Argument()]):
     """List the models, calibrations or targets that can be named."""
     for name in cards.names(kind):
         card = cards.read(kind, name)
@@ -146,8 +147,8 @@ def _choose_device(device):
         jax.devices()
     except RuntimeError as error:
         raise ValueError(
-            f"no {device} device can be used here; install metalgrad[cuda] on a machine "
-            "with an NVIDIA GPU, or leave --device out"
+            f"no {device} device can be used here; install metalgrad[cuda] on a "
+            "machine with an NVIDIA GPU, or leave --device out"
         ) from error
 
 
@@ -159,7 +160,7 @@ def _refuse_to_overwrite(path, *, overwrite):
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-class _new_file:  # noqa: N801 - used as a function
+class _new_file:
     """Write beside ``path`` and move into place, so that no half file is left."""
 
     def __init__(self, path):

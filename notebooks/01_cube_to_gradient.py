@@ -42,8 +42,8 @@ print(f"{len(spaxels)} spaxels, chosen by place and not by signal to noise")
 
 # %% [markdown]
 # ## What the spectra say
-# Every spaxel is compressed to a Gaussian in its line fluxes. Most lines of most spaxels
-# are not detected; none of them is thrown away.
+# Every spaxel is compressed to a Gaussian in its line fluxes. Most lines of most
+# spaxels are not detected; none of them is thrown away.
 
 # %%
 data, tuning = mg.compress(spaxels)

@@ -114,8 +114,6 @@ def test_complexes_agree_on_the_offset(mock):
     mean = np.average(offset, weights=error**-2)
     assert np.sum(((offset - mean) / error) ** 2) < chi2(len(known) - 1).isf(0.01)
     assert_allclose(mean, OFFSET, atol=3 * SCATTER / np.sqrt(COUNT))
-    faint = index(mock, "SII")
-    assert tuning.offset_error[faint] > 3 * error.max()
 
 
 def faint_cut(count, seed):
@@ -153,10 +151,9 @@ def test_offsets_are_within_their_errors():
     velocity, scale = np.arange(-700.0, 901.0, 80.0), np.arange(0.4, 1.31, 0.06)
     surface = np.array([[gain(part, v, s) for s in scale] for v in velocity])
     found = [weigh(velocity, scale, one, 1.0) for one in np.moveaxis(surface, 2, 0)]
-    offset, width, width_error, _, error = np.array(found).T
+    offset, _, _, _, error = np.array(found).T
     assert error.mean() < 100  # the prior's 500 plays no part
     assert_honest((offset - OFFSET) / error)
-    assert_honest((width - SCALE) / width_error)
 
 
 @pytest.mark.slow
