@@ -38,7 +38,8 @@ def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> Dat
     outcome : dict
         From `metalgrad.inference.Run.chains`.
     marginal : array, (chain, draw, spaxel)
-        Log likelihood with each spaxel's own latents integrated out.
+        Log likelihood with each spaxel's own latents integrated out; recorded relative
+        to `saturated`.
     prior_sd : dict
         Prior standard deviation of each of the galaxy's sites.
     seed : int
@@ -65,7 +66,7 @@ def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> Dat
             "posterior": {name: sites[name] for name in (*galaxy, *MAPS)},
             "sample_stats": outcome["statistics"],
             "posterior_predictive": replicate(likelihood, outcome, seed),
-            "log_likelihood": {"spaxel_data": marginal},
+            "log_likelihood": {"spaxel_data": marginal - saturated(likelihood)},
             "observed_data": {"line_flux": flux},
             "constant_data": constant,
         },
@@ -80,6 +81,15 @@ def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> Dat
     )
     _annotate(tree, length, prior_sd)
     return tree
+
+
+def saturated(likelihood) -> np.ndarray:
+    """Log density of each spaxel's data at its own best fluxes, errors as given.
+
+    It is the same for every model of these data, and large enough for what is left of
+    a likelihood to vanish beside it: likelihoods are recorded relative to it.
+    """
+    return np.asarray(likelihood.log_norm) - 0.5 * np.sum(likelihood.misfit, axis=1)
 
 
 def _dims(sites):

@@ -11,6 +11,7 @@ import metalgrad as mg
 from metalgrad import lines
 from metalgrad.inference import KEPT, likelihood
 from metalgrad.linemaps import LineMaps
+from metalgrad.record import saturated
 
 pytestmark = pytest.mark.filterwarnings(  # the chains are short
     "ignore::metalgrad.checks.ConvergenceWarning"
@@ -105,15 +106,19 @@ def test_leave_one_out_is_right_as_it_stands(posterior, maps):
     assert score.elpd < 0 < score.p < 20
 
 
-def test_marginal_likelihood_exceeds_what_noise_alone_would_give(posterior, maps):
-    """The integral over latents lies below the best-fitting fluxes' density."""
-    best = [
+def test_saturated_density_is_that_of_measured_fluxes(maps):
+    """SciPy's density of the data at their own best fluxes."""
+    expected = [
         multivariate_normal(flux, np.diag(error**2)).logpdf(flux)
         for flux, error in zip(maps.flux, maps.error, strict=True)
     ]
+    np.testing.assert_allclose(saturated(likelihood(maps)), expected, rtol=1e-12)
+
+
+def test_marginal_likelihood_lies_below_that_of_the_best_fluxes(posterior):
     marginal = posterior.log_likelihood["spaxel_data"].values
     assert np.all(np.isfinite(marginal))
-    assert np.all(marginal < best)
+    assert np.all(marginal < 0)
 
 
 def test_the_seed_is_all_the_randomness(model, maps, posterior):
