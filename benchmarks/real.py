@@ -182,7 +182,7 @@ def expand_ngc4047(maps):
         parts = split(model, prepared)
         found = expand(parts, parts.data.arrays, jax.random.key(SEED), starts=3)
         values, _ = parts.unpack(found.theta, found.z)
-        pivot = float(prepared.pivot())
+        pivot = float(prepared.pivot)
     names = list(parts.galaxy)  # every site of this model is one number
     stretch = np.asarray(found.stretch)
     covariance = stretch @ stretch.T

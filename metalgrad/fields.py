@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
@@ -30,7 +31,7 @@ class MetallicityField(ABC):
 
     @abstractmethod
     def sample(
-        self, position: Float[Array, "spaxel 2"], pivot: Float[Array, ""]
+        self, position: Float[Array, "spaxel 2"], pivot: Float[Array | np.ndarray, ""]
     ) -> Float[Array, " spaxel"]:
         """Draw 12+log(O/H) at ``position``.
 
@@ -57,11 +58,22 @@ def sample_amplitude(name: str, prior: Distribution):
     return signed
 
 
+def sample_offsets(name: str, count: int, *width: int) -> Float[Array, "spaxel *width"]:
+    """Draw standard normals for each spaxel; zeros where there is only one.
+
+    What a single spectrum departs by from its galaxy's typical value cannot be told
+    from that value: drawing both would make a ridge for a sampler to fall off.
+    """
+    if count == 1:
+        return jnp.zeros((1, *width))
+    with numpyro.plate("spaxel", count):
+        normals = dist.Normal().expand(width).to_event(len(width))
+        return numpyro.sample(name, normals)
+
+
 def sample_scatter(prior: Distribution, count: int) -> Float[Array, " spaxel"]:
     """Draw independent scatter about the mean field [dex], (spaxel,)."""
-    scatter = sample_amplitude("scatter", prior)
-    with numpyro.plate("spaxel", count):
-        return scatter * numpyro.sample("offset", dist.Normal())
+    return sample_amplitude("scatter", prior) * sample_offsets("offset", count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +92,7 @@ class Flat(MetallicityField):
     scatter: Distribution = dist.HalfNormal(0.15)
 
     def sample(
-        self, position: Float[Array, "spaxel 2"], pivot: Float[Array, ""]
+        self, position: Float[Array, "spaxel 2"], pivot: Float[Array | np.ndarray, ""]
     ) -> Float[Array, " spaxel"]:
         """Draw 12+log(O/H) at ``position``."""
         del pivot
@@ -108,7 +120,7 @@ class LinearGradient(MetallicityField):
     scatter: Distribution = dist.HalfNormal(0.15)
 
     def sample(
-        self, position: Float[Array, "spaxel 2"], pivot: Float[Array, ""]
+        self, position: Float[Array, "spaxel 2"], pivot: Float[Array | np.ndarray, ""]
     ) -> Float[Array, " spaxel"]:
         """Draw 12+log(O/H) at ``position``."""
         level = numpyro.sample("level", self.level)

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 
 from metalgrad.normal import decompose, forget, whiten
 
-ARRAYS = ("root", "white", "misfit", "dof", "log_norm", "position")
+MEASURED = ("root", "white", "misfit", "dof", "log_norm", "position")
+DERIVED = ("pivot", "typical")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,11 @@ class LineLikelihood:
         In the plane of the disc, from the centre [kpc, or the unit of the line maps].
     has_channels : bool
         Whether line-free channels tell the noise; if not, errors are taken as given.
+    pivot : float, optional
+        Radius at which level and slope decorrelate: mean weighted by S/N squared.  This
+        and the next are found once, from the rest, and not in every gradient.
+    typical : array, (line,), optional
+        Log10 of each line's mean flux, or of its error where that is larger.
     """
 
     lines: tuple[str, ...]
@@ -55,6 +61,15 @@ class LineLikelihood:
     log_norm: Float[Array | np.ndarray, " spaxel"]
     position: Float[Array | np.ndarray, "spaxel 2"]
     has_channels: bool = True
+    pivot: Float[Array | np.ndarray, ""] | None = None
+    typical: Float[Array | np.ndarray, " line"] | None = None
+
+    def __post_init__(self):
+        """Find what follows from the data."""
+        if self.pivot is None:
+            object.__setattr__(self, "pivot", self._find_pivot())
+        if self.typical is None:
+            object.__setattr__(self, "typical", self._find_typical())
 
     def __len__(self) -> int:
         """Return the number of spaxels."""
@@ -74,7 +89,9 @@ class LineLikelihood:
     @property
     def arrays(self) -> dict:
         """The arrays alone, to pass through a compiled function."""
-        return {name: jnp.asarray(getattr(self, name), float) for name in ARRAYS}
+        return {
+            name: jnp.asarray(getattr(self, name), float) for name in MEASURED + DERIVED
+        }
 
     def with_arrays(self, arrays: dict) -> "LineLikelihood":
         """Return the same likelihood around other arrays (traced ones, say)."""
@@ -114,20 +131,6 @@ class LineLikelihood:
         flux = np.einsum("slm,sm->sl", values.inverse(), vector)
         error = np.sqrt(np.einsum("sll->sl", values.inverse()))
         return np.where(values.seen, flux, 0.0), np.where(values.seen, error, np.inf)
-
-    def pivot(self):
-        """Radius at which level and slope decorrelate: mean weighted by S/N squared."""
-        signal = jnp.sum(jnp.asarray(self.white) ** 2, axis=-1)
-        weight = jnp.clip(signal - len(self.lines), 1e-6, None)
-        distance = jnp.linalg.norm(jnp.asarray(self.position), axis=-1)
-        return jnp.sum(weight * distance) / jnp.sum(weight)
-
-    def typical(self, line: str):
-        """Log10 of the mean flux of ``line``, or of its error where that is larger."""
-        column = jnp.asarray(self.root)[:, :, self.lines.index(line)]
-        information = jnp.sum(column**2) + 1e-300
-        mean = jnp.sum(column * jnp.asarray(self.white)) / information
-        return jnp.log10(jnp.maximum(mean, information**-0.5))
 
     def keep(self, lines: tuple[str, ...]) -> "LineLikelihood":
         """Integrate the other lines out, each with a flat prior on its flux.
@@ -171,7 +174,21 @@ class LineLikelihood:
             misfit=np.asarray(self.misfit)[:, left],
             dof=np.maximum(dof, 0)[:, left],
             log_norm=log_norm,
+            **dict.fromkeys(DERIVED),
         )
+
+    def _find_pivot(self):
+        signal = np.sum(np.asarray(self.white, float) ** 2, axis=-1)
+        weight = np.clip(signal - len(self.lines), 1e-6, None)
+        return np.array(
+            np.average(np.hypot(*np.asarray(self.position).T), weights=weight)
+        )
+
+    def _find_typical(self):
+        columns, white = np.asarray(self.root, float), np.asarray(self.white, float)
+        information = np.sum(columns**2, axis=(0, 1)) + 1e-300
+        mean = np.einsum("srl,sr->l", columns, white) / information
+        return np.log10(np.maximum(mean, information**-0.5))
 
     def _normal(self):
         """Precision matrix of the fluxes, and its product with the best ones."""

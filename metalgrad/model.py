@@ -45,12 +45,6 @@ def _is_product(ratio):
     return len(lines.ratio(ratio).terms) == 1
 
 
-def sample_normals(name: str, count: int, width: int) -> Float[Array, "spaxel width"]:
-    """Draw ``width`` standard normals for each spaxel."""
-    with numpyro.plate("spaxel", count):
-        return numpyro.sample(name, dist.Normal().expand([width]).to_event(1))
-
-
 @dataclass(frozen=True, eq=False)
 class Model:
     """A galaxy whose lines follow from metallicity, dust and strong-line calibrations.
@@ -72,8 +66,8 @@ class Model:
         Prior of the median E(B-V) of the galaxy's gas [mag].
     reddening_scatter : Distribution
         Prior of the scatter of ln E(B-V) between spaxels.
-    clumpiness : float
-        Prior width of each spaxel's log10 flux about an exponential disc [dex].
+    clumpiness : Distribution
+        Prior of the scatter of spaxels' log10 flux about an exponential disc [dex].
     noise_scale : Distribution
         Prior of the true noise over the errors of the data, one per complex.
     attenuation : callable
@@ -88,14 +82,14 @@ class Model:
     rho: Distribution = dist.Uniform(0.0, 1.0)
     reddening: Distribution = dist.HalfNormal(0.3)
     reddening_scatter: Distribution = dist.HalfNormal(0.5)
-    clumpiness: float = 0.5
+    clumpiness: Distribution = dist.HalfNormal(0.5)
     noise_scale: Distribution = dist.LogNormal(0.0, 0.5)
     attenuation: Callable = dust.calzetti
     name: str = "custom"
 
     def __call__(self, data: LineLikelihood):
         """Sample one galaxy, conditioned on ``data`` (as `prepare` returns them)."""
-        metallicity = self.field.sample(data.position, data.pivot())
+        metallicity = self.field.sample(data.position, data.pivot)
         intrinsic = self.sample_ratios(metallicity, data.lines)
         dimming = self.sample_dust(data)
         flux = self.sample_flux(data, intrinsic + dimming)
@@ -124,14 +118,14 @@ class Model:
         A calibration's dispersion was measured between galaxies: a share ``rho`` of
         its variance is one draw for the whole galaxy, the rest one per spaxel.  With
         a single ratio the rest could not be told from scatter in metallicity, and is
-        that.
+        that; with a single spaxel it could not be told from the galaxy's.
         """
         with numpyro.plate("ratio", width):
             shared = numpyro.sample("shared_dispersion", dist.Normal())
-        if width == 1:
+        if width == 1 or count == 1:
             return shared[None]
         rho = numpyro.sample("rho", self.rho)
-        local = sample_normals("local_dispersion", count, width)
+        local = fields.sample_offsets("local_dispersion", count, width)
         return jnp.sqrt(rho) * shared + jnp.sqrt(1 - rho) * local
 
     def sample_free(self, ratios, count) -> Float[Array, "spaxel free"]:
@@ -144,15 +138,14 @@ class Model:
         (varied,) = np.nonzero(scatter)
         if not varied.size:
             return log_ratio
-        offset = sample_normals("free_offset", count, varied.size)
+        offset = fields.sample_offsets("free_offset", count, varied.size)
         return log_ratio.at[:, varied].add(scatter[varied] * offset)
 
     def sample_dust(self, data) -> Float[Array, "spaxel line"]:
         """Draw E(B-V) of each spaxel; return what it adds to log10 fluxes."""
         median = numpyro.sample("reddening", self.reddening)
         scatter = fields.sample_amplitude("reddening_scatter", self.reddening_scatter)
-        with numpyro.plate("spaxel", len(data)):
-            offset = numpyro.sample("reddening_offset", dist.Normal())
+        offset = fields.sample_offsets("reddening_offset", len(data))
         ebv = numpyro.deterministic("ebv", median * jnp.exp(scatter * offset))
         return -0.4 * ebv[:, None] * self.attenuation(lines.wavelengths(data.lines))
 
@@ -160,24 +153,30 @@ class Model:
         """Draw the brightness of each spaxel; return the observed line fluxes.
 
         What the data tell best is the observed flux of a bright line, so that is drawn
-        and not the intrinsic Hβ: an exponential disc, and scatter about it wide enough
-        for any clump.
+        and not the intrinsic Hβ.
         """
         anchor = next((line for line in ANCHORS if line in data.lines), data.lines[0])
-        with numpyro.plate("spaxel", len(data)):
-            offset = numpyro.sample("brightness_offset", dist.Normal())
-        bright = self.sample_disc(data, anchor) + self.clumpiness * offset
-        relative = relative - relative[:, data.lines.index(anchor), None]
-        log_flux = jnp.clip(bright[:, None] + relative, -30.0, 30.0)
+        start = data.lines.index(anchor)
+        bright = data.typical[start] + self.sample_brightness(data)
+        log_flux = bright[:, None] + relative - relative[:, start, None]
+        log_flux = jnp.clip(log_flux, -30.0, 30.0)
         return numpyro.deterministic("line_flux", jnp.exp(LN10 * log_flux))
 
-    def sample_disc(self, data, anchor) -> Float[Array, " spaxel"]:
-        """Draw an exponential disc: log10 of the anchor's flux in each spaxel."""
+    def sample_brightness(self, data) -> Float[Array, " spaxel"]:
+        """Draw log10 of how bright each spaxel is: an exponential disc, and clumps.
+
+        How clumpy a galaxy is, it must tell itself: at low S/N clumps allowed to
+        be brighter than they are bias every ratio to the anchor.
+        """
+        with numpyro.plate("spaxel", len(data)):
+            offset = numpyro.sample("brightness_offset", dist.Normal())
+        if len(data) == 1:
+            return offset
         brightness = numpyro.sample("brightness", dist.Normal())
         fading = numpyro.sample("fading", dist.Normal())  # dex per pivot radius
-        pivot = data.pivot()
-        depth = (radius(data.position) - pivot) / jnp.maximum(pivot, 1e-6)
-        return data.typical(anchor) + brightness - fading * depth
+        clumpiness = fields.sample_amplitude("clumpiness", self.clumpiness)
+        depth = radius(data.position) / jnp.maximum(data.pivot, 1e-6) - 1
+        return brightness - fading * depth + clumpiness * offset
 
     def sample_noise(self, data) -> Float[Array, " complex"]:
         """Draw the noise scale of each complex; 1 where the data cannot tell it."""
@@ -250,7 +249,7 @@ class Model:
         return data.keep(tuple(name for name in measured if name in reached))
 
 
-PRIORS = ("rho", "reddening", "reddening_scatter", "noise_scale")
+PRIORS = ("rho", "reddening", "reddening_scatter", "clumpiness", "noise_scale")
 
 
 def load_model(name="gradient", *, calibration=None) -> Model:
@@ -268,7 +267,7 @@ def load_model(name="gradient", *, calibration=None) -> Model:
         If there is no such card, or a key of it is missing or unknown.
     """
     card = cards.read("models", name)
-    optional = ("ratios", "free", "clumpiness", *PRIORS)
+    optional = ("ratios", "free", *PRIORS)
     cards.check_keys(
         card, name, required=("summary", "calibration", "field"), optional=optional
     )
@@ -283,7 +282,6 @@ def load_model(name="gradient", *, calibration=None) -> Model:
         load_calibration(calibration or card["calibration"]),
         field=load_field(str(name), card["field"]),
         free=free,
-        clumpiness=card.get("clumpiness", Model.clumpiness),
         name=Path(name).stem,
         **parts,
     )

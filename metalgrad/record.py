@@ -121,7 +121,7 @@ def _provenance(model, data, likelihood, seed, length):
         "calibration_reference": model.calibration.reference,
         "ratios": list(model.choose(likelihood.lines)[0]),
         "valid": list(model.calibration.valid(*model.choose(likelihood.lines)[0])),
-        "pivot": float(likelihood.pivot()),
+        "pivot": float(likelihood.pivot),
         "length": length,
         "effective_radius": float(getattr(data, "effective_radius", None) or np.nan),
         "shape": list(shape) if shape is not None else [],

@@ -177,19 +177,21 @@ def _draw_lines(model, position, light, truth, target, seed):
     data = model.prepare(blank)
     values = dict(truth)
     central = values.pop("central")
-    values["level"] = central + values.get("slope", 0.0) * data.pivot()
-    bright = (np.log10(light) - data.typical("OIII")) / model.clumpiness
-    values |= {"brightness": 0.0, "fading": 0.0}
+    values["level"] = central + values.get("slope", 0.0) * float(data.pivot)
+    bright = np.log10(light) - data.typical[data.lines.index("OIII")]
+    values |= {"brightness": 0.0, "fading": 0.0, "clumpiness": 1.0}
     values["brightness_offset"] = jnp.asarray(bright)
-    values |= {f"{name}{SIGNED}": values[name] for name in truth if name in values}
+    values |= {f"{name}{SIGNED}": value for name, value in values.items()}
     seeded = handlers.seed(handlers.substitute(model, values), jax.random.key(seed))
     trace = handlers.trace(seeded).get_trace(data)
     drawn = {
         name: float(site["value"])
         for name, site in trace.items()
-        if site["type"] == "sample" and jnp.ndim(site["value"]) == 0
+        if site["type"] == "sample"
+        and jnp.ndim(site["value"]) == 0
+        and name not in values
     }
-    truth = truth | drawn | {"pivot": float(data.pivot())}
+    truth = truth | drawn | {"pivot": float(data.pivot)}
     return data.lines, np.asarray(trace["line_flux"]["value"], float), truth
 
 

@@ -178,7 +178,7 @@ def test_sites_are_every_latent_and_deterministic_one(hierarchy):
     sites = hierarchy.sites(hierarchy.data.arrays, theta, z)
     expected = {*hierarchy.galaxy, *hierarchy.spaxel}
     expected |= {"central", "metallicity", "log_ratio", "ebv", "line_flux"}
-    expected |= {"scatter", "reddening_scatter"}
+    expected |= {"scatter", "reddening_scatter", "clumpiness"}
     assert set(sites) == expected
     for name in ("scatter", "reddening_scatter"):
         assert sites[name] == abs(sites[f"{name}{SIGNED}"])

@@ -87,6 +87,8 @@ def test_sites_and_their_shapes(name, channels):
         "ebv": (SPAXELS,),
         "brightness": (),
         "fading": (),
+        "clumpiness": (),
+        "clumpiness_signed": (),
         "brightness_offset": (SPAXELS,),
         "line_flux": (SPAXELS, len(EVERYTHING)),
         "metallicity": (SPAXELS,),
@@ -140,10 +142,11 @@ def test_fluxes_follow_from_the_sites():
         "reddening_offset": jnp.linspace(-1.0, 1.0, SPAXELS),
         "brightness": 0.2,
         "fading": 0.15,
+        "clumpiness_signed": 0.5,
         "brightness_offset": jnp.linspace(0.0, 0.3, SPAXELS),
     }
     sites = trace(model, data, **values)
-    pivot = float(data.pivot())
+    pivot = float(data.pivot)
     metallicity = 7.9 - 0.1 * (np.arange(SPAXELS) - pivot)
     np.testing.assert_allclose(sites["metallicity"]["value"], metallicity)
     np.testing.assert_allclose(sites["central"]["value"], 7.9 + 0.1 * pivot)
@@ -166,7 +169,11 @@ def test_fluxes_follow_from_the_sites():
     np.testing.assert_allclose(oii / hbeta, dimmed(log_r2, "OII", "Hbeta"))
     balmer = dimmed(np.log10(2.8632), "Halpha", "Hbeta")  # Storey & Hummer (1995)
     np.testing.assert_allclose(halpha / hbeta, balmer)
-    disc = data.typical("OIII") + 0.2 - 0.15 * (np.arange(SPAXELS) / pivot - 1)
+    disc = (
+        data.typical[data.lines.index("OIII")]
+        + 0.2
+        - 0.15 * (np.arange(SPAXELS) / pivot - 1)
+    )
     clumps = 0.5 * np.linspace(0.0, 0.3, SPAXELS)
     np.testing.assert_allclose(np.log10(oiii), disc + clumps)
 

@@ -1,0 +1,483 @@
+"""Noise that neighbours share: measure its correlation, and count it honestly.
+
+A drizzled cube has more voxels than independent measurements.  What its line-free
+channels say about that is measured here, and turned into factors by which the
+information of a likelihood that treats voxels as independent is too large.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.signal import convolve2d
+
+from metalgrad import lines
+from metalgrad.likelihood import LineLikelihood
+from metalgrad.lsf import LSF, cumulative, prism
+
+OFFSETS = 4  # spaxels
+LAGS = 5  # channels
+MASK = 5.0  # half-width of what a line covers, in widths of the LSF
+STRETCH = 48  # channels under one polynomial ...
+TERMS = 4  # ... with so many coefficients
+LEAST = 16  # good channels of a spectrum without which a stretch says nothing
+CLIP = 5.0  # robust standard deviations
+ROUNDS = 5  # of fit and clip
+SIGNIFICANT = 2.0  # standard errors
+ROUGH = 2.0  # times the usual scatter: no noise, but structure
+SIGMA_PER_MAD = 1.4826  # of a Gaussian
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseCorrelation:
+    """How the noise of a voxel goes with that of its neighbours.
+
+    The two correlations multiply: noise is taken to be separable.
+
+    Attributes
+    ----------
+    spatial : array, (row, column)
+        Correlation at offsets (dy, dx) [spaxels]; offset 0, in the middle, is 1.
+    spectral : array, (lag,)
+        Correlation at lags 0, 1, ... [channels]; the first is 1.
+    spatial_error, spectral_error : array or None
+        Standard errors; inf where no pair was seen.  Where a correlation was less than
+        twice its error it has been set to 0.
+    wavelength : array, (stretch,), or None
+        Middles of the stretches of spectrum it was measured in [µm].
+    local : array, (stretch, lag), or None
+        ``spectral`` in each stretch: bins of constant width are wider or narrower than
+        the detector's.
+    noise_scale : array, (stretch,), or None
+        Robust standard deviation of the noise over the errors of the data.
+    """
+
+    spatial: Float[np.ndarray, "row column"]
+    spectral: Float[np.ndarray, " lag"]
+    spatial_error: Float[np.ndarray, "row column"] | None = None
+    spectral_error: Float[np.ndarray, " lag"] | None = None
+    wavelength: Float[np.ndarray, " stretch"] | None = None
+    local: Float[np.ndarray, "stretch lag"] | None = None
+    noise_scale: Float[np.ndarray, " stretch"] | None = None
+
+    def spatial_inflation(
+        self,
+        smoothing_sigma: float = 0.0,
+        index: Int[np.ndarray, "spaxel 2"] | None = None,
+    ) -> float:
+        """Variance of a mean over spaxels, relative to that of independent ones.
+
+        It is the sum of the correlation over all offsets: that of a wide field, or of
+        anything smooth on the correlation's length.  Never less than 1: resampling
+        does not make noise that averages faster than white noise.
+
+        Parameters
+        ----------
+        smoothing_sigma : float
+            Width of a Gaussian by which the spectra are smoothed *after* the
+            correlation was measured [spaxels]; errors are those after smoothing.
+        index : array of int, (spaxel, 2)
+            Row and column of the spaxels averaged: those at the rim of a small field
+            lack neighbours.
+        """
+        blur = _blur(smoothing_sigma)
+        covariance = convolve2d(self.spatial, np.outer(blur, blur))
+        rows, columns = (size // 2 for size in covariance.shape)
+        variance = max(covariance[rows, columns], blur[len(blur) // 2] ** 2)
+        if index is not None:
+            covariance = covariance * _share(index, rows, columns)
+        return float(max(covariance.sum() / variance, 1.0))
+
+    def line_inflation(
+        self, profile_sigma: float, wavelength: float | None = None
+    ) -> float:
+        """Variance of a line's flux fitted with white weights, relative to white noise.
+
+        That is hᵀRh / hᵀh, ``h`` the profile and ``R`` the spectral correlation; not
+        less than 1.  The continuum is taken as known.
+
+        Parameters
+        ----------
+        profile_sigma : float
+            Standard deviation of the line's Gaussian [channels].
+        wavelength : float, optional
+            Where the line is [µm]; by default the mean correlation is used.
+        """
+        reach = int(np.ceil(4 * profile_sigma)) + len(self.spectral)
+        profile = np.diff(
+            cumulative(np.arange(-reach, reach + 2) - 0.5, 0.0, profile_sigma)
+        )
+        overlap = np.correlate(profile, profile, "full")[len(profile) - 1 :]
+        overlap = overlap[: len(self.spectral)] / overlap[0]
+        correlation = self.spectral_at(wavelength)
+        return float(max(1.0 + 2 * correlation[1:] @ overlap[1:], 1.0))
+
+    def spectral_at(self, wavelength: float | None) -> Float[np.ndarray, " lag"]:
+        """Spectral correlation at a wavelength [µm]; the mean one without.
+
+        Parameters
+        ----------
+        wavelength : float or None
+        """
+        if wavelength is None or self.local is None or not len(self.local):
+            return self.spectral
+        return np.array(
+            [np.interp(wavelength, self.wavelength, r) for r in self.local.T]
+        )
+
+
+def _blur(sigma):
+    """Autocorrelation of a normalised Gaussian sampled at spaxels, (offset,)."""
+    if sigma <= 0:
+        return np.ones(1)
+    offset = np.arange(-np.ceil(4 * sigma), np.ceil(4 * sigma) + 1)
+    weight = np.exp(-0.5 * (offset / sigma) ** 2)
+    return np.convolve(weight, weight) / weight.sum() ** 2
+
+
+def _share(index, rows, columns):
+    """Share of the spaxels that have a neighbour at each offset, (row, column)."""
+    return np.array(
+        [
+            [len(_pairs(index, dy, dx)[0]) / len(index) for dx in _about(columns)]
+            for dy in _about(rows)
+        ]
+    )
+
+
+def _about(reach):
+    return range(-reach, reach + 1)
+
+
+def _pairs(index, dy, dx):
+    """Spaxels with a neighbour at an offset, and those neighbours: two index arrays."""
+    place = index - index.min(axis=0)
+    lookup = np.full(place.max(axis=0) + 1, -1)
+    lookup[tuple(place.T)] = np.arange(len(place))
+    other = place + np.array([dy, dx])
+    inside = np.flatnonzero(((other >= 0) & (other < lookup.shape)).all(axis=1))
+    found = lookup[tuple(other[inside].T)]
+    return inside[found >= 0], found[found >= 0]
+
+
+def line_free(edges, redshift: float, lsf: LSF) -> Bool[np.ndarray, " pixel"]:
+    """Tell the channels that no line of ``data/lines.ecsv`` reaches, fitted or not.
+
+    Parameters
+    ----------
+    edges : array, (pixel + 1,)
+        [µm]
+    redshift : float
+    lsf : LSF
+    """
+    free = np.ones(len(edges) - 1, dtype=bool)
+    for line in lines.catalogue().values():
+        for centre in line.wavelengths * (1 + redshift):
+            reach = MASK * lsf.sigma(centre)
+            free &= (edges[1:] < centre - reach) | (edges[:-1] > centre + reach)
+    return free
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """What is left of a stretch of spectra without their continuum.
+
+    Attributes
+    ----------
+    residual : array, (spaxel, pixel)
+        Over the errors; 0 where not ``kept``.
+    kept : array of bool, (spaxel, pixel)
+    span : array, (spaxel, pixel, term)
+        Orthonormal basis of the continuum that was taken out.
+    """
+
+    residual: Float[np.ndarray, "spaxel pixel"]
+    kept: Bool[np.ndarray, "spaxel pixel"]
+    span: Float[np.ndarray, "spaxel pixel term"]
+
+    @property
+    def size(self) -> float:
+        """Robust standard deviation of the residuals."""
+        return SIGMA_PER_MAD * float(np.median(np.abs(self.residual[self.kept])))
+
+    def moments(self):
+        """Sum products at each lag, and what unit correlations would make them.
+
+        Taking a continuum out leaves ``M e`` of noise ``e``, and the expectation of
+        ``(Me)ᵀ D_k (Me)``, with ``D_k`` the sum of the shifts by ``k`` either way, is
+        ``Σ_m γ_m tr(D_k M D_m M)``: exactly linear in the covariances ``γ``.
+
+        Returns
+        -------
+        sums : array, (lag,)
+        response : array, (lag, lag)
+        pairs : array, (lag,)
+        """
+        lags = range(LAGS + 1)
+        seen = self.kept.astype(float)
+        sums = np.array([np.sum(self.residual * _both(self.residual, k)) for k in lags])
+        pairs = np.array([np.sum(seen * _both(seen, k)) for k in lags])
+        moved = np.stack([_both(self.span, k) for k in lags])
+        inner = np.einsum("snp,ksnq->kspq", self.span, moved, optimize=True)
+        seen_moved = (moved * seen[..., None]).reshape(LAGS + 1, -1)
+        twice = np.einsum("kspq,msqp->km", inner, inner, optimize=True)
+        response = np.diag(pairs) - 2 * seen_moved @ seen_moved.T + twice
+        return sums, response, pairs / (1 + (np.arange(LAGS + 1) > 0))
+
+
+def _both(values, lag):
+    """Sum of ``values`` shifted by a lag either way along axis 1 (itself at lag 0)."""
+    if lag == 0:
+        return values
+    shifted = np.zeros_like(values)
+    shifted[:, lag:] += values[:, :-lag]
+    shifted[:, :-lag] += values[:, lag:]
+    return shifted
+
+
+def clean(values, basis, kept) -> Stretch:
+    """Take continua out of spectra, and voxels out that lie far from them.
+
+    A voxel more than 5 robust standard deviations of its own spectrum away goes with
+    its neighbours; so does a spectrum with twice the scatter of most.
+
+    Parameters
+    ----------
+    values : array, (spaxel, pixel)
+        Flux over error, 0 where there is none.
+    basis : array, (spaxel, pixel, term)
+        Continuum over error.
+    kept : array of bool, (spaxel, pixel)
+    """
+    for _ in range(ROUNDS):
+        kept = kept & (kept.sum(axis=1) >= LEAST)[:, None]
+        span = np.linalg.qr(basis * kept[..., None])[0] * kept[..., None]
+        fit = np.einsum("snp,smp,sm->sn", span, span, values, optimize=True)
+        residual = (values - fit) * kept
+        size = SIGMA_PER_MAD * _median(np.abs(residual), kept)
+        far = np.abs(residual) > CLIP * size[:, None]
+        used = kept
+        kept = kept & ~(far | (_both(far.astype(int), 1) > 0))
+    rough = size > ROUGH * np.median(size[size > 0]) if (size > 0).any() else size > 0
+    used = used & ~rough[:, None]
+    return Stretch(residual * used, used, span * used[..., None])
+
+
+def _median(values, kept):
+    """Median of what is kept of each row; 0 for a row of which nothing is."""
+    bare = ~kept.any(axis=1, keepdims=True)
+    return np.nanmedian(np.where(kept, values, np.where(bare, 0.0, np.nan)), axis=1)
+
+
+def _stretches(spaxels, free):
+    """Cut spectra into stretches, and clean them: their channels, and what is left."""
+    good = np.isfinite(spaxels.error) & np.isfinite(spaxels.flux) & free
+    weight = np.where(good, 1 / np.where(good, spaxels.error, 1.0), 0.0)
+    values = np.where(good, spaxels.flux, 0.0) * weight
+    count = max(round(len(free) / STRETCH), 1)
+    cuts = np.linspace(0, len(free), count + 1).astype(int)
+    for channels in map(slice, cuts[:-1], cuts[1:]):
+        power = np.linspace(-1.0, 1.0, channels.stop - channels.start)
+        basis = np.polynomial.legendre.legvander(power, TERMS - 1)
+        size = weight[:, channels]
+        size = size / np.maximum(size.max(axis=1, keepdims=True), 1e-300)
+        basis = basis * size[..., None]
+        found = clean(values[:, channels], basis, good[:, channels])
+        if found.kept.any():
+            yield channels, found
+
+
+def _unshared(stretches, free):
+    """Free channels less those in which most spaxels deviate alike.
+
+    Such are lines that are not in the table, breaks, and stripes of the detector.
+    """
+    shared = np.zeros(len(free))
+    for channels, part in stretches:
+        shared[channels] = _median(part.residual.T, part.kept.T) / part.size
+    usual = np.median(np.abs(shared[shared != 0])) if shared.any() else np.inf
+    return free & ~(np.abs(shared) > CLIP * SIGMA_PER_MAD * usual)
+
+
+def measure_correlation(spaxels, lsf: LSF | None = None) -> NoiseCorrelation:
+    """Measure how noise is correlated, from the line-free channels of the spaxels.
+
+    Every stretch of some 50 channels loses a cubic continuum in each spaxel, channels
+    near a line and outliers left out.  Residuals are in units of the errors.  What the
+    continuum took with it (a correlation at lag 2 of 0.50 would look like 0.30) is
+    undone exactly for the spectral correlation, see `Stretch.moments`, and divides out
+    of the spatial one.  Stretches with twice the noise of most, a sign of structure that
+    no cubic follows, do not count.
+
+    Standard errors are those of Bartlett (1946): pairs of voxels are themselves
+    correlated.  An estimate ``r`` with error ``e`` is multiplied by
+    ``max(1 - (2 e / r)², 0)`` (Breiman 1995), so that white noise, or too few spaxels
+    to tell, give no correlation.  The correlation of each stretch is drawn to the mean by
+    the stretches' common scatter (empirical Bayes).
+
+    Parameters
+    ----------
+    spaxels : Spaxels
+    lsf : LSF, optional
+        Tells how far lines reach; that of NIRSpec PRISM/CLEAR by default.
+    """
+    free = line_free(spaxels.edges, spaxels.redshift, lsf or prism())
+    free = _unshared(list(_stretches(spaxels, free)), free)
+    found = list(_stretches(spaxels, free))
+    usual = np.median([part.size for _, part in found]) if found else 0.0
+    found = [pair for pair in found if 0 < pair[1].size < ROUGH * usual]
+    if not found:
+        return _unknown()
+    parts = [part for _, part in found]
+    spatial, neighbours = _spatial(parts, spaxels.index)
+    sums, response, pairs = (
+        np.stack(m) for m in zip(*(part.moments() for part in parts), strict=True)
+    )
+    size = np.array([part.size for part in parts])
+    sums = sums / size[:, None] ** 2
+    total = np.linalg.pinv(response.sum(axis=0)) @ sums.sum(axis=0)
+    spectral = np.clip(total / total[0], -1.0, 1.0)
+    each = np.einsum("skm,sm->sk", np.linalg.pinv(response), sums)
+    variance = np.maximum(each[:, 0], total[0] / 2)
+    each = np.clip(each / variance[:, None], -1.0, 1.0)
+    mirrored = np.concatenate([spectral[:0:-1], spectral])
+    spread = _bartlett(mirrored[None])[0, LAGS:] * np.sum(spatial**2)
+    error = _spectral_error(spread, response.sum(axis=0))
+    with np.errstate(divide="ignore"):
+        spatial_error = np.sqrt(_bartlett(spatial) * np.sum(mirrored**2) / neighbours)
+    mean = _shrink(spectral, error)
+    local = _draw_together(each, mean, _spectral_error(spread, response))
+    middles = [spaxels.edges[[c.start, c.stop]].mean() for c, _ in found]
+    return NoiseCorrelation(
+        spatial=_shrink(spatial, spatial_error),
+        spectral=mean,
+        spatial_error=spatial_error,
+        spectral_error=error,
+        wavelength=np.array(middles),
+        local=local,
+        noise_scale=size * np.sqrt(variance),
+    )
+
+
+def _unknown():
+    """White noise of which nothing is known."""
+    side, lag = 2 * OFFSETS + 1, np.arange(LAGS + 1)
+    spatial = np.zeros((side, side))
+    spatial[OFFSETS, OFFSETS] = 1.0
+    return NoiseCorrelation(
+        spatial=spatial,
+        spectral=np.where(lag == 0, 1.0, 0.0),
+        spatial_error=np.where(spatial > 0, 0.0, np.inf),
+        spectral_error=np.where(lag == 0, 0.0, np.inf),
+    )
+
+
+def _spatial(parts, index):
+    """Correlation at each offset, and the number of pairs of voxels, (row, column)."""
+    side = 2 * OFFSETS + 1
+    spatial, count = np.zeros((side, side)), np.zeros((side, side))
+    for row, column in np.ndindex(side, side):
+        one, other = _pairs(index, row - OFFSETS, column - OFFSETS)
+        product = power = 0.0
+        for part in parts:
+            left, right = (part.residual[s] / part.size for s in (one, other))
+            both = part.kept[one] & part.kept[other]
+            product += np.sum(left * right)
+            power += np.sum((left**2 + right**2) * both) / 2
+            count[row, column] += np.count_nonzero(both)
+        spatial[row, column] = product / power if power > 0 else 0.0
+    return spatial, count
+
+
+def _bartlett(correlation):
+    """Variance of correlations times the number of pairs, (row, column).
+
+    Bartlett (1946): ``Σ_j [r_j² (1 + 2 r²) + r_{j+k} r_{j-k} - 4 r r_j r_{j-k}]`` at
+    offset ``k`` with ``r = r_k``; 0 at offset 0.
+    """
+    reach = [3 * size // 2 for size in correlation.shape]
+    rows, columns = (size // 2 for size in correlation.shape)
+    overlap = np.pad(convolve2d(correlation, correlation), [(n, n) for n in reach])
+    middle = [size // 2 for size in overlap.shape]
+    offset = np.meshgrid(_about(rows), _about(columns), indexing="ij")
+    near, far = (
+        overlap[middle[0] + step * offset[0], middle[1] + step * offset[1]]
+        for step in (1, 2)
+    )
+    same = overlap[tuple(middle)] * (1 + 2 * correlation**2)
+    return np.maximum(same + far - 4 * correlation * near, 0.0)
+
+
+def _spectral_error(spread, response):
+    """Return standard errors of what `Stretch.moments` is solved for, (..., lag).
+
+    Sums of products of white noise have twice the response for covariance.
+    """
+    null = np.einsum("...kk->...k", np.linalg.pinv(response))
+    seen = np.einsum("...kk->...k", response) > 0
+    return np.where(seen, np.sqrt(2 * spread * np.maximum(null, 0.0)), np.inf)
+
+
+def _shrink(correlation, error):
+    """Draw what is not significant to 0."""
+    size = np.where(correlation == 0, 1e-300, np.abs(correlation))
+    return correlation * np.maximum(1 - (SIGNIFICANT * error / size) ** 2, 0.0)
+
+
+def _draw_together(local, mean, error):
+    """Draw the stretches' correlations to their mean by how much they truly differ."""
+    middle = np.median(local, axis=0)
+    scatter = (SIGMA_PER_MAD * np.median(np.abs(local - middle), axis=0)) ** 2
+    scatter = np.maximum(scatter - np.median(error**2, axis=0), 0.0)
+    return mean + (local - mean) * scatter / np.maximum(scatter + error**2, 1e-300)
+
+
+def temper(
+    likelihood: LineLikelihood, factor: float | Float[np.ndarray, " complex"]
+) -> LineLikelihood:
+    """Let N correlated voxels tell the fluxes of lines no more than N / factor would.
+
+    The information in the fluxes, the precision ``rootᵀ root``, is divided by
+    ``factor``; channels without lines go on telling the noise scale.  To inflate the
+    errors of the data instead would do nothing: the sampled noise scale, which the
+    scatter of *single* voxels determines, would fall by as much as they rise.  Nor are
+    misfit and dof divided: dof counts the lines too, and ``(dof / factor - lines)``,
+    which is what fluxes free in each spaxel leave of it, falls below zero in a narrow
+    window, so that the noise scale runs away.  As it is, the posterior of the noise
+    scale with free fluxes is to the letter what it was, and the density stays
+    normalised.
+
+    This is a calibrated inflation and not the likelihood of correlated data.  It is
+    exact for the spectral part if continuum and lines are orthogonal and each complex
+    has one line; for the spatial part if all that varies between spaxels is smooth on
+    the correlation's length, as for the mean of a field.  Differences between
+    neighbouring spaxels are known better than it says, and sharp structure is judged
+    too mildly.
+
+    Parameters
+    ----------
+    likelihood : LineLikelihood
+    factor : float or array, (complex,)
+        Variance of a flux over that for independent voxels:
+        `NoiseCorrelation.spatial_inflation` times `NoiseCorrelation.line_inflation`.
+
+    Raises
+    ------
+    ValueError
+        If a factor is not positive and finite.
+    """
+    factor = np.broadcast_to(np.asarray(factor, float), (len(likelihood.complexes),))
+    if not (np.isfinite(factor) & (factor > 0)).all():
+        raise ValueError(
+            f"the variance inflation {factor.tolist()} is not positive and finite in "
+            "every complex; take it from NoiseCorrelation, or leave 1"
+        )
+    rows = factor[likelihood.row_complex]
+    root, white = np.asarray(likelihood.root), np.asarray(likelihood.white)
+    informed = np.any(root != 0, axis=2)
+    return replace(
+        likelihood,
+        root=root / np.sqrt(rows)[:, None],
+        white=white / np.sqrt(rows),
+        log_norm=np.asarray(likelihood.log_norm) - 0.5 * informed @ np.log(rows),
+    )
