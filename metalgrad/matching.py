@@ -78,10 +78,11 @@ def _widths(psf, wave, goal):
     widest = own.max(axis=1)
     if np.any(widest > goal):
         first = np.argmax(widest > goal)
+        enough = np.ceil(widest.max() * 1e4) / 1e4  # rounded down it would not be
         raise ValueError(
-            f"at {wave[first]:g} µm the PSF's FWHM is {widest[first]:.4f} arcsec, above "
-            f"the goal of {goal:g}; take {np.ceil(widest.max() * 1e4) / 1e4:.4f} or "
-            "more, or mark the wavelengths beyond as not good"
+            f"at {wave[first]:g} µm the PSF's FWHM is {widest[first]:.4f} arcsec, "
+            f"above the goal of {goal:g}; take {enough:.4f} or more, or mark the "
+            "wavelengths beyond as not good"
         )
     return np.sqrt(goal**2 - own**2)
 
@@ -103,7 +104,7 @@ def _kernel(along, across, scale, angle):
 
 
 def _to_spaxels(size):
-    """Weights (spaxel, fine pixel) of the cubic convolution of Keys (1981, Eq. 15).
+    """Weights (spaxel, fine pixel) of the cubic convolution of Keys (1981).
 
     It reproduces parabolas, and so adds nothing to second moments.
     """

@@ -65,7 +65,7 @@ class NoiseCorrelation:
         smoothing_sigma: float = 0.0,
         index: Int[np.ndarray, "spaxel 2"] | None = None,
     ) -> float:
-        """Variance of a mean over spaxels, relative to that of independent ones.
+        """Return the variance of a mean over spaxels relative to independent ones.
 
         It is the sum of the correlation over all offsets: that of a wide field, or of
         anything smooth on the correlation's length.  Never less than 1: resampling
@@ -91,10 +91,10 @@ class NoiseCorrelation:
     def line_inflation(
         self, profile_sigma: float, wavelength: float | None = None
     ) -> float:
-        """Variance of a line's flux fitted with white weights, relative to white noise.
+        """Return the variance of a line's flux relative to that in white noise.
 
-        That is hᵀRh / hᵀh, ``h`` the profile and ``R`` the spectral correlation; not
-        less than 1.  The continuum is taken as known.
+        The flux is fitted with white weights to a known continuum: hᵀRh / hᵀh, ``h``
+        the profile and ``R`` the spectral correlation; not less than 1.
 
         Parameters
         ----------
@@ -113,7 +113,7 @@ class NoiseCorrelation:
         return float(max(1.0 + 2 * correlation[1:] @ overlap[1:], 1.0))
 
     def spectral_at(self, wavelength: float | None) -> Float[np.ndarray, " lag"]:
-        """Spectral correlation at a wavelength [µm]; the mean one without.
+        """Return the spectral correlation at a wavelength [µm]; the mean one without.
 
         Parameters
         ----------
@@ -211,7 +211,6 @@ class Stretch:
         -------
         sums : array, (lag,)
         response : array, (lag, lag)
-        pairs : array, (lag,)
         """
         lags = range(LAGS + 1)
         seen = self.kept.astype(float)
@@ -222,7 +221,7 @@ class Stretch:
         seen_moved = (moved * seen[..., None]).reshape(LAGS + 1, -1)
         twice = np.einsum("kspq,msqp->km", inner, inner, optimize=True)
         response = np.diag(pairs) - 2 * seen_moved @ seen_moved.T + twice
-        return sums, response, pairs / (1 + (np.arange(LAGS + 1) > 0))
+        return sums, response
 
 
 def _both(values, lag):
@@ -306,14 +305,14 @@ def measure_correlation(spaxels, lsf: LSF | None = None) -> NoiseCorrelation:
     near a line and outliers left out.  Residuals are in units of the errors.  What the
     continuum took with it (a correlation at lag 2 of 0.50 would look like 0.30) is
     undone exactly for the spectral correlation, see `Stretch.moments`, and divides out
-    of the spatial one.  Stretches with twice the noise of most, a sign of structure that
-    no cubic follows, do not count.
+    of the spatial one.  Stretches with twice the noise of most, a sign of structure
+    that no cubic follows, do not count.
 
     Standard errors are those of Bartlett (1946): pairs of voxels are themselves
     correlated.  An estimate ``r`` with error ``e`` is multiplied by
     ``max(1 - (2 e / r)², 0)`` (Breiman 1995), so that white noise, or too few spaxels
-    to tell, give no correlation.  The correlation of each stretch is drawn to the mean by
-    the stretches' common scatter (empirical Bayes).
+    to tell, give no correlation.  That of each stretch is drawn to the mean by the
+    stretches' common scatter (empirical Bayes).
 
     Parameters
     ----------
@@ -330,7 +329,7 @@ def measure_correlation(spaxels, lsf: LSF | None = None) -> NoiseCorrelation:
         return _unknown()
     parts = [part for _, part in found]
     spatial, neighbours = _spatial(parts, spaxels.index)
-    sums, response, pairs = (
+    sums, response = (
         np.stack(m) for m in zip(*(part.moments() for part in parts), strict=True)
     )
     size = np.array([part.size for part in parts])
@@ -419,17 +418,18 @@ def _spectral_error(spread, response):
 
 
 def _shrink(correlation, error):
-    """Draw what is not significant to 0."""
-    size = np.where(correlation == 0, 1e-300, np.abs(correlation))
-    return correlation * np.maximum(1 - (SIGNIFICANT * error / size) ** 2, 0.0)
+    """Draw correlations to 0, those that are not significant all the way."""
+    clear = np.abs(correlation) > SIGNIFICANT * error
+    noise = SIGNIFICANT * np.where(clear, error, 0.0)
+    share = 1 - (noise / np.where(clear, correlation, 1.0)) ** 2
+    return np.where(clear, correlation * share, 0.0)
 
 
 def _draw_together(local, mean, error):
     """Draw the stretches' correlations to their mean by how much they truly differ."""
-    middle = np.median(local, axis=0)
-    scatter = (SIGMA_PER_MAD * np.median(np.abs(local - middle), axis=0)) ** 2
-    scatter = np.maximum(scatter - np.median(error**2, axis=0), 0.0)
-    return mean + (local - mean) * scatter / np.maximum(scatter + error**2, 1e-300)
+    noise = np.mean(np.minimum(error, 1.0) ** 2, axis=0)
+    scatter = np.maximum(np.var(local, axis=0) - noise, 0.0)
+    return mean + (local - mean) * scatter / np.maximum(scatter + error**2, 1e-30)
 
 
 def temper(
@@ -447,12 +447,10 @@ def temper(
     scale with free fluxes is to the letter what it was, and the density stays
     normalised.
 
-    This is a calibrated inflation and not the likelihood of correlated data.  It is
-    exact for the spectral part if continuum and lines are orthogonal and each complex
-    has one line; for the spatial part if all that varies between spaxels is smooth on
-    the correlation's length, as for the mean of a field.  Differences between
-    neighbouring spaxels are known better than it says, and sharp structure is judged
-    too mildly.
+    This is a calibrated inflation and not the likelihood of correlated data.  The
+    spatial part is exact for what is smooth on the correlation's length, as the mean
+    of a field is; how neighbouring spaxels differ is known better than it says.  The
+    spectral part is exact for single lines under which the continuum is known.
 
     Parameters
     ----------

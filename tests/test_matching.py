@@ -78,8 +78,8 @@ def test_smoothing_is_astropys():
         assert_allclose(after.flux.value[plane][good], expected[good], atol=2e-3)
 
 
-# The second goal is the paper's, that of the reddest line: there the kernel has no width
-# along the slices and less than a spaxel's across.
+# The second goal is the paper's, that of the reddest line: there the kernel has no
+# width along the slices and less than a spaxel's across.
 @pytest.mark.parametrize("goal", [0.25, 0.1602])
 @pytest.mark.parametrize("angle", [0.0, ANGLE, -138.0])
 def test_a_point_source_reaches_the_goal(goal, angle):
@@ -141,8 +141,6 @@ def test_noise_has_the_propagated_variance():
     # Five standard deviations of a variance of so many draws.
     assert_allclose(ratio[good[0]], 1, atol=5 * np.sqrt(2 / draws))
     assert_allclose(ratio[good[0]].mean(), 1, atol=0.01)
-    # far less than the error convolved like flux would say
-    assert np.all(after.error.value[0][good[0]] < error[0].max())
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
