@@ -7,11 +7,15 @@ line's velocity and the width of the LSF leave uncertain after `tune` enters ``B
 first order.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.lsf import LSF, prism
+from metalgrad.noise import measure_correlation, temper
 from metalgrad.normal import normal_equations, square_root, whiten
+from metalgrad.residuals import find_outliers
 from metalgrad.tuning import tune
 from metalgrad.windows import Cut, cut, find_complexes
 
@@ -22,7 +26,8 @@ def compress_window(part: Cut, velocity, velocity_error, scale, scale_error):
     With the best fluxes of a spaxel held in the columns ``D`` of slopes in velocity
     and width, the spectrum is ``y ~ N(A f + B c, κ² (N + D P Dᵀ))``: ``N`` the errors
     squared, ``P`` the variances of velocity and width, ``c`` the continuum with a flat
-    prior, and ``κ`` the noise scale.
+    prior, and ``κ`` the noise scale.  ``N`` is not diagonal where the part has a
+    correlation: all is then done in channels made white, see `Cut.white`.
 
     Parameters
     ----------
@@ -38,11 +43,11 @@ def compress_window(part: Cut, velocity, velocity_error, scale, scale_error):
         As `normal_equations`.
     dof, log_norm : numpy.ndarray, (spaxel,)
     """
-    count, terms = len(part.flux), len(part.basis)
-    scales = np.full(count, scale)
+    log_det, part = part.log_det, part.white
+    scales = np.full(len(part.flux), scale)
     design = part.design(velocity, scales)
-    flat = np.zeros((count, terms))
-    basis = np.broadcast_to(part.basis, (count, *part.basis.shape))
+    basis = np.broadcast_to(part.basis, (len(scales), *part.basis.shape[-2:]))
+    flat = np.zeros(basis.shape[:2])
     root, white = square_root(
         *normal_equations(design, basis, flat, part.flux, part.weight)[:2]
     )
@@ -53,8 +58,10 @@ def compress_window(part: Cut, velocity, velocity_error, scale, scale_error):
         / 2e-3,
     )
     nuisance = np.stack([np.einsum("sl,sln->sn", best, d) for d in slopes], axis=1)
-    tight = np.stack([velocity_error**-2.0, np.full(count, scale_error**-2.0)], axis=1)
-    precision, vector, square, log_det, rank = normal_equations(
+    tight = np.stack(
+        [velocity_error**-2.0, np.full(len(scales), scale_error**-2.0)], axis=1
+    )
+    precision, vector, square, told, rank = normal_equations(
         design,
         np.concatenate([basis, nuisance], axis=1),
         np.concatenate([flat, tight], axis=1),
@@ -63,14 +70,15 @@ def compress_window(part: Cut, velocity, velocity_error, scale, scale_error):
     )
     flat_rank = rank - tight.shape[1]  # a prior tells each nuisance from the rest
     dof = np.count_nonzero(part.weight, axis=1) - flat_rank
-    log_weight = np.log(np.where(part.weight > 0, part.weight, 1.0)).sum(axis=1)
-    log_norm = log_weight + np.log(tight).sum(axis=1) - log_det
+    log_norm = log_det + np.log(tight).sum(axis=1) - told
     log_norm = 0.5 * (log_norm - dof * np.log(2 * np.pi))
     some = dof > 0
     return precision, vector, square * some, dof, np.where(some, log_norm, 0.0)
 
 
-def compress(spaxels, lsf: LSF | None = None, *, names=None, tuning=None):
+def compress(
+    spaxels, lsf: LSF | None = None, *, names=None, tuning=None, correlation=None
+):
     """Compress spectra to a Gaussian likelihood of their line fluxes.
 
     Parameters
@@ -82,6 +90,11 @@ def compress(spaxels, lsf: LSF | None = None, *, names=None, tuning=None):
         The lines to fit; all those within range by default.
     tuning : Tuning, optional
         Velocities and widths; found by `tune` by default.
+    correlation : NoiseCorrelation, optional
+        Its spectral part is taken into account exactly: the noise of a complex has
+        the covariance ``ERR R ERR`` with ``R`` that at the complex's middle.  Its
+        spatial part, for which one Gaussian per spaxel has no place, widens what
+        `tune` learns from many spaxels; `temper` the result.  None by default.
 
     Returns
     -------
@@ -94,9 +107,8 @@ def compress(spaxels, lsf: LSF | None = None, *, names=None, tuning=None):
         If no line is within range.
     """
     lsf = lsf or prism()
-    windows = find_complexes(spaxels.edges, spaxels.redshift, lsf, names)
-    parts = [cut(spaxels, window, lsf) for window in windows]
-    tuning = tuning or tune(parts)
+    parts = _cuts(spaxels, lsf, names, correlation)
+    tuning = tuning or _tune(spaxels, parts, correlation)
     pieces = [
         compress_window(
             part,
@@ -107,7 +119,27 @@ def compress(spaxels, lsf: LSF | None = None, *, names=None, tuning=None):
         )
         for c, part in enumerate(parts)
     ]
+    windows = [part.window for part in parts]
     return _assemble(windows, pieces, spaxels.position), tuning
+
+
+def _cuts(spaxels, lsf, names, correlation):
+    """Cut every complex out, with the correlation of the noise at its middle."""
+    windows = find_complexes(spaxels.edges, spaxels.redshift, lsf, names)
+    if correlation is None:
+        return [cut(spaxels, window, lsf) for window in windows]
+    ends = [[window.pixels.start, window.pixels.stop] for window in windows]
+    found = [correlation.spectral_at(spaxels.edges[end].mean()) for end in ends]
+    return [
+        cut(spaxels, window, lsf, lags if lags[1:].any() else None)
+        for window, lags in zip(windows, found, strict=True)
+    ]
+
+
+def _tune(spaxels, parts, correlation):
+    if correlation is None:
+        return tune(parts)
+    return tune(parts, correlation.spatial_inflation(index=spaxels.index))
 
 
 def _assemble(windows, parts, position):
@@ -134,3 +166,74 @@ def _assemble(windows, parts, position):
         log_norm=np.sum([np.asarray(part[4]) for part in parts], axis=0),
         position=np.asarray(position, float),
     )
+
+
+def correlated(spaxels, lsf: LSF | None = None, *, names=None):
+    """Compress spectra whose noise neighbours share, as their own channels tell it.
+
+    The correlation is measured where there are no lines.  Along the spectrum it is
+    taken into account exactly (`compress`), between spaxels by a factor (`temper`), and
+    voxels far from what their spectrum foretells are left out (`drop_outliers`).  Where
+    the data are too few to tell, or where the noise is white, no correlation is found,
+    and what `compress` alone would return comes back.  One spectrum has neighbours in
+    wavelength only.
+
+    Parameters
+    ----------
+    spaxels : Spaxels
+    lsf : LSF, optional
+        That of NIRSpec PRISM/CLEAR by default.
+    names : tuple of str, optional
+        The lines to fit; all those within range by default.
+
+    Returns
+    -------
+    likelihood : LineLikelihood
+    tuning : Tuning
+    correlation : NoiseCorrelation
+
+    Raises
+    ------
+    ValueError
+        If no line is within range.
+    """
+    lsf = lsf or prism()
+    correlation = measure_correlation(spaxels, lsf)
+    cleaned, tuning = drop_outliers(spaxels, lsf, names=names, correlation=correlation)
+    tuning = tuning if cleaned is spaxels else None
+    likelihood, tuning = compress(
+        cleaned, lsf, names=names, tuning=tuning, correlation=correlation
+    )
+    factor = correlation.spatial_inflation(index=spaxels.index)
+    likelihood = temper(likelihood, factor) if factor > 1 else likelihood
+    return likelihood, tuning, correlation
+
+
+def drop_outliers(spaxels, lsf: LSF | None = None, *, names=None, correlation=None):
+    """Take voxels out that the rest of their spectrum does not foresee.
+
+    In the windows of the lines, see `find_outliers`.  Noise that is smooth along the
+    spectrum makes spikes stand out: left in, they would set the noise scale.
+
+    Parameters
+    ----------
+    spaxels, lsf, names, correlation
+        As for `compress`.
+
+    Returns
+    -------
+    spaxels : Spaxels
+        The same object if nothing was dropped.
+    tuning : Tuning
+        Of the spectra as they came.
+    """
+    parts = _cuts(spaxels, lsf or prism(), names, correlation)
+    tuning = _tune(spaxels, parts, correlation)
+    lost = np.zeros(spaxels.flux.shape, dtype=bool)
+    for c, part in enumerate(parts):
+        velocity = tuning.velocity + tuning.offset[c]
+        lost[:, part.window.pixels] = find_outliers(part, velocity, tuning.scale[c])
+    if not lost.any():
+        return spaxels, tuning
+    flux, error = np.where(lost, [[[0.0]], [[np.inf]]], [spaxels.flux, spaxels.error])
+    return replace(spaxels, flux=flux, error=error), tuning

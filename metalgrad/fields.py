@@ -12,6 +12,7 @@ from numpyro.distributions import Distribution
 
 from metalgrad import cards
 from metalgrad.geometry import radius
+from metalgrad.textures import Canvas
 
 __all__ = ["Flat", "LinearGradient"]
 
@@ -23,22 +24,22 @@ class MetallicityField(ABC):
 
     - subclass this as a frozen dataclass whose attributes are priors, each with a
       default, and name the class in ``__all__``: model cards and tests find it there;
-    - ``sample`` draws the field inside a NumPyro model.  What it draws once per spaxel
-      must be real-valued (a standard normal, say) and stand in ``plate("spaxel")``:
-      that is how inference knows what belongs to a spaxel and what to the galaxy;
+    - ``sample`` draws the field inside a NumPyro model.  What varies from place to
+      place it draws by ``canvas.draw``, as departures of unit variance;
     - record ``central``, the metallicity at the centre, as a deterministic site.
     """
 
     @abstractmethod
     def sample(
-        self, position: Float[Array, "spaxel 2"], pivot: Float[Array | np.ndarray, ""]
-    ) -> Float[Array, " spaxel"]:
-        """Draw 12+log(O/H) at ``position``.
+        self, canvas: Canvas, pivot: Float[Array | np.ndarray, ""]
+    ) -> Float[Array, " cell"]:
+        """Draw 12+log(O/H) at ``canvas.position``.
 
         Parameters
         ----------
-        position : array, (spaxel, 2)
-            In the plane of the disc, from the centre [kpc].
+        canvas : Canvas
+            Where light is emitted: ``position``, (cell, 2), is in the plane of the
+            disc, from the centre [kpc].
         pivot : float
             Radius at which level and slope decorrelate in the data at hand [kpc].
         """
@@ -58,24 +59,6 @@ def sample_amplitude(name: str, prior: Distribution):
     return signed
 
 
-def sample_offsets(name: str, count: int, *width: int) -> Float[Array, "spaxel *width"]:
-    """Draw standard normals for each spaxel; zeros where there is only one.
-
-    What a single spectrum departs by from its galaxy's typical value cannot be told
-    from that value: drawing both would make a ridge for a sampler to fall off.
-    """
-    if count == 1:
-        return jnp.zeros((1, *width))
-    with numpyro.plate("spaxel", count):
-        normals = dist.Normal().expand(width).to_event(len(width))
-        return numpyro.sample(name, normals)
-
-
-def sample_scatter(prior: Distribution, count: int) -> Float[Array, " spaxel"]:
-    """Draw independent scatter about the mean field [dex], (spaxel,)."""
-    return sample_amplitude("scatter", prior) * sample_offsets("offset", count)
-
-
 @dataclass(frozen=True, eq=False)
 class Flat(MetallicityField):
     """One level and Gaussian scatter, whatever the radius.
@@ -92,13 +75,13 @@ class Flat(MetallicityField):
     scatter: Distribution = dist.HalfNormal(0.15)
 
     def sample(
-        self, position: Float[Array, "spaxel 2"], pivot: Float[Array | np.ndarray, ""]
-    ) -> Float[Array, " spaxel"]:
-        """Draw 12+log(O/H) at ``position``."""
+        self, canvas: Canvas, pivot: Float[Array | np.ndarray, ""]
+    ) -> Float[Array, " cell"]:
+        """Draw 12+log(O/H) at the cells of ``canvas``."""
         del pivot
         level = numpyro.sample("level", self.level)
         numpyro.deterministic("central", level)
-        return level + sample_scatter(self.scatter, len(position))
+        return level + sample_amplitude("scatter", self.scatter) * canvas.draw("offset")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +103,14 @@ class LinearGradient(MetallicityField):
     scatter: Distribution = dist.HalfNormal(0.15)
 
     def sample(
-        self, position: Float[Array, "spaxel 2"], pivot: Float[Array | np.ndarray, ""]
-    ) -> Float[Array, " spaxel"]:
-        """Draw 12+log(O/H) at ``position``."""
+        self, canvas: Canvas, pivot: Float[Array | np.ndarray, ""]
+    ) -> Float[Array, " cell"]:
+        """Draw 12+log(O/H) at the cells of ``canvas``."""
         level = numpyro.sample("level", self.level)
         slope = numpyro.sample("slope", self.slope)
         numpyro.deterministic("central", level - slope * pivot)
-        mean = level + slope * (radius(position) - pivot)
-        return mean + sample_scatter(self.scatter, len(position))
+        mean = level + slope * (radius(canvas.position) - pivot)
+        return mean + sample_amplitude("scatter", self.scatter) * canvas.draw("offset")
 
 
 def parse_prior(name: str, card) -> Distribution:

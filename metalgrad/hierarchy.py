@@ -1,9 +1,11 @@
-"""A NumPyro model of a galaxy, split into what is the galaxy's and what is a spaxel's.
+"""A NumPyro model of a galaxy, split into its parameters and its departures.
 
-Given the galaxy's parameters ``theta`` the spaxels are independent, each with its own
-few latents ``z``.  Everything that makes inference fast rests on that split: the mode
-and the curvature of the posterior, its marginal over a spaxel's latents, the start and
-the metric of the sampler.  Both vectors are unconstrained; all densities are in nats.
+Given the galaxy's parameters ``theta`` the departures ``z`` are standard normals before
+the data.  They fall into *units* that are independent of each other, given ``theta``:
+the spaxels, each with its own few, or, where neighbours share structure, all of them
+together in one.  Everything that makes inference fast rests on that split: the mode and
+the curvature of the posterior, its marginal over a unit's latents, the start and the
+metric of the sampler.  Both are unconstrained; all densities are in nats.
 """
 
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from numpyro.infer.initialization import init_to_sample
 from scipy.stats import norm
 
 SIGNED = "_signed"  # ends the name of an amplitude whose sign is free
+UNITS = "spaxel", "wave"  # plates of departures
 LOG_2PI = float(np.log(2 * np.pi))
 
 
@@ -40,27 +43,30 @@ class Hierarchy:
         Data of the shape at hand; the densities take their arrays as an argument.
     galaxy : dict of str to tuple
         Shape and support transform of each of the galaxy's sites.
-    spaxel : dict of str to tuple
-        Shape, without the spaxel axis, of each site drawn once per spaxel.
+    unit : dict of str to tuple
+        Shape, without the axis of units, of each site of departures.
+    coupled : bool
+        Whether all spaxels are one unit.
     """
 
     model: object
     data: object
     galaxy: dict
-    spaxel: dict
+    unit: dict
+    coupled: bool
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Lengths of ``theta`` and of one spaxel's ``z``."""
+        """Lengths of ``theta`` and of one unit's ``z``."""
         galaxy = sum(prod(shape) for shape, _ in self.galaxy.values())
-        return galaxy, sum(prod(shape) for shape in self.spaxel.values())
+        return galaxy, sum(prod(shape) for shape in self.unit.values())
 
     @property
     def galaxy_names(self) -> list[str]:
         """Names of the galaxy's sites as the record has them, amplitudes unsigned."""
         return [name.removesuffix(SIGNED) for name in self.galaxy]
 
-    def unpack(self, theta: Float[Array, " galaxy"], z: Float[Array, "spaxel latent"]):
+    def unpack(self, theta: Float[Array, " galaxy"], z: Float[Array, "unit latent"]):
         """Return the sites' values and the log volume change of their transforms."""
         values, log_volume, start = {}, 0.0, 0
         for name, (shape, transform) in self.galaxy.items():
@@ -70,27 +76,27 @@ class Hierarchy:
             log_volume += jnp.sum(change)
             start += prod(shape)
         start = 0
-        for name, shape in self.spaxel.items():
+        for name, shape in self.unit.items():
             piece = z[:, start : start + prod(shape)]
-            values[name] = piece.reshape(len(z), *shape)
+            values[name] = piece.reshape(*(() if self.coupled else (len(z),)), *shape)
             start += prod(shape)
         return values, log_volume
 
     def densities(self, arrays, theta, z):
-        """Log densities: of the galaxy, and of each spaxel's data and latents.
+        """Log densities: of the galaxy, and of each unit's data and latents.
 
         Parameters
         ----------
         arrays : dict
             `LineLikelihood.arrays`.
         theta : array, (galaxy,)
-        z : array, (spaxel, latent)
+        z : array, (unit, latent)
 
         Returns
         -------
         galaxy : float
             Prior of ``theta``.
-        spaxel : array, (spaxel,)
+        unit : array, (unit,)
             Likelihood times the prior of ``z``.
         """
         values, log_volume = self.unpack(theta, z)
@@ -99,9 +105,16 @@ class Hierarchy:
             jnp.sum(trace[name]["fn"].log_prob(trace[name]["value"]))
             for name in self.galaxy
         )
-        observed = trace["data"]
+        observed = trace["data"]["fn"].log_prob(trace["data"]["value"])
+        if self.coupled:
+            observed = jnp.sum(observed, keepdims=True)
         latent = 0.5 * jnp.einsum("sd,sd->s", z, z) + 0.5 * z.shape[1] * LOG_2PI
-        return galaxy, observed["fn"].log_prob(observed["value"]) - latent
+        return galaxy, observed - latent
+
+    def pointwise(self, arrays, theta, z) -> Float[Array, " spaxel"]:
+        """Log likelihood of each spaxel, given all latents."""
+        observed = self._trace(arrays, self.unpack(theta, z)[0])["data"]
+        return observed["fn"].log_prob(observed["value"])
 
     def _trace(self, arrays, values):
         data = self.data.with_arrays(arrays)
@@ -164,7 +177,7 @@ class Hierarchy:
 
 
 def split(model, data) -> Hierarchy:
-    """Trace ``model`` once and sort its latent sites into galaxy and spaxels.
+    """Trace ``model`` once and sort its latent sites into galaxy and units.
 
     Parameters
     ----------
@@ -176,8 +189,8 @@ def split(model, data) -> Hierarchy:
     Raises
     ------
     ValueError
-        If a site in ``plate("spaxel")`` is not a standard normal, or a site other than
-        ``data`` is observed.
+        If a site in ``plate("spaxel")`` or ``plate("wave")`` is not a standard normal,
+        there are sites in both, or a site other than ``data`` is observed.
     """
     data = data.with_arrays(data.arrays)
     seen = {}
@@ -188,7 +201,7 @@ def split(model, data) -> Hierarchy:
         )
 
     jax.eval_shape(look)
-    galaxy, spaxel = {}, {}
+    galaxy, found = {}, {frame: {} for frame in UNITS}
     for name, site in seen.items():
         if site["type"] != "sample" or name == "data":
             continue
@@ -198,12 +211,21 @@ def split(model, data) -> Hierarchy:
                 "put what the model must match into the distribution of data"
             )
         shape = np.shape(site["value"])
-        if any(frame.name == "spaxel" for frame in site["cond_indep_stack"]):
+        frames = {frame.name for frame in site["cond_indep_stack"]} & {*UNITS}
+        for frame in frames:
             _check_standard_normal(name, site["fn"], shape)
-            spaxel[name] = shape[1:]
-        else:
+            found[frame][name] = shape[1:] if frame == "spaxel" else shape
+        if not frames:
             galaxy[name] = (shape, _unconstrain(site["fn"]))
-    return Hierarchy(model, data, galaxy, spaxel)
+    if all(found.values()):
+        raise ValueError(
+            f"sites {', '.join(found['spaxel'])} are drawn spaxel by spaxel and "
+            f"{', '.join(found['wave'])} as waves; draw all of them by one canvas"
+        )
+    coupled = bool(found["wave"])
+    return Hierarchy(
+        model, data, galaxy, found["wave"] or found["spaxel"], coupled
+    )
 
 
 def _unconstrain(distribution):
@@ -246,6 +268,6 @@ def _check_standard_normal(name, distribution, shape):
         density = np.nan
     if not np.isclose(density, norm.logpdf(probe).sum()):
         raise ValueError(
-            f"site {name} is drawn once per spaxel but is not standard normal; draw a "
-            "standard normal there and transform it"
+            f"site {name} is drawn in place after place but is not standard normal; "
+            "draw a standard normal there and transform it"
         )

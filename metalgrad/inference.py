@@ -12,16 +12,18 @@ from jax import random
 from numpyro.infer.hmc import hmc
 from tqdm.auto import tqdm
 
-from metalgrad import collapse, curvature
+from metalgrad import collapse, curvature, pilot
 from metalgrad.checks import warn
 from metalgrad.compression import compress
 from metalgrad.hierarchy import Hierarchy, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.linemaps import LineMaps
 from metalgrad.record import MAPS, record
+from metalgrad.scene import Scene
 from metalgrad.spaxels import Spaxels
 
 CHUNK = 25  # iterations between two looks at the progress bar
+PILOT = 200  # iterations of the chain that finds the coordinates of others
 KEPT = 1000  # draws, of all chains, for which spaxels are integrated out
 STATISTICS = {
     "energy": "energy",
@@ -96,7 +98,7 @@ def fit(
     with jax.enable_x64(new_val=True):
         run = _machine(model, Shape.of(prepared), warmup, target_accept)
         arrays = prepared.arrays
-        expansion = curvature.expand(run.hierarchy, arrays, keys[0])
+        expansion = run.expand(arrays, keys[0])
         outcome = run.chains(
             random.split(keys[1], chains), arrays, expansion.arrays, draws, progress
         )
@@ -116,11 +118,13 @@ class Shape(NamedTuple):
     complexes: tuple
     spaxels: int
     has_channels: bool
+    scene: tuple | None
 
     @classmethod
     def of(cls, data: LineLikelihood) -> "Shape":
         """Return the shape of ``data``."""
-        return cls(data.lines, data.complexes, len(data), data.has_channels)
+        scene = None if data.scene is None else data.scene.sizes
+        return cls(data.lines, data.complexes, len(data), data.has_channels, scene)
 
     def blank(self) -> LineLikelihood:
         """Return data of this shape that say nothing."""
@@ -135,6 +139,7 @@ class Shape(NamedTuple):
             log_norm=np.zeros(count),
             position=np.zeros((count, 2)),
             has_channels=self.has_channels,
+            scene=None if self.scene is None else Scene.blank(self.scene),
         )
 
 
@@ -155,6 +160,27 @@ class Run:
         self.start = jax.jit(self._start)
         self.advance = jax.jit(self._advance)
 
+    def expand(self, arrays, key) -> curvature.Expansion:
+        """Find the coordinates in which to sample."""
+        if not self.hierarchy.coupled:
+            return curvature.expand(self.hierarchy, arrays, key)
+        key_guess, key_pilot = random.split(key)
+        theta, z, told = pilot.first_guess(self.hierarchy, arrays, key_guess)
+        rough = pilot.expand_at(self.hierarchy, arrays, theta, z, told=told)
+        path = self.explore(key_pilot, arrays, rough.arrays)
+        theta, covariance = pilot.summarise(path)
+        free = np.arange(sum(self.hierarchy.sizes)) >= len(theta)
+        theta, z = pilot.descend(self.hierarchy, arrays, theta, z, free)
+        return pilot.expand_at(self.hierarchy, arrays, theta, z, covariance)
+
+    def explore(self, key, arrays, affine):
+        """Run one short chain; return where its galaxy went, (draw, galaxy)."""
+        state, path = self.start(key, arrays, affine), []
+        for _ in range(0, PILOT, CHUNK):
+            state, store = self.advance(state, arrays, affine, CHUNK)
+            path.append(np.asarray(store["theta"]))
+        return np.concatenate(path[len(path) // 2 :])
+
     def _potential(self, arrays, affine):
         def potential(white):
             theta, z = curvature.unwhiten(affine, white["galaxy"], white["spaxel"])
@@ -165,7 +191,10 @@ class Run:
     def _start(self, key, arrays, affine):
         """Initialise a chain at a draw from the Gaussian approximation."""
         key_point, key_chain = random.split(key)
-        white = curvature.draw(self.hierarchy, arrays, affine, key_point)
+        if self.hierarchy.coupled:
+            white = _sphere(key_point, affine)
+        else:
+            white = curvature.draw(self.hierarchy, arrays, affine, key_point)
         return self._init(
             white,
             self.warmup,
@@ -241,6 +270,16 @@ class Run:
         return jax.tree.map(lambda *parts: np.concatenate(parts), *collected)
 
 
+def _sphere(key, affine):
+    """White noise for galaxy and latents, not too far out."""
+    keys = random.split(key)
+    shapes = {"galaxy": affine["theta"].shape, "spaxel": affine["z"].shape}
+    return {
+        name: 0.5 * random.normal(key, shape)
+        for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
+
+
 def _thin(chunk, done, stride):
     """Keep spaxel maps in single precision, and all latents of every nth draw."""
     count = len(chunk["theta"])
@@ -263,6 +302,11 @@ def _single(value):
 
 
 @partial(jax.jit, static_argnums=0)
+def _look_at_each(hierarchy: Hierarchy, arrays, theta, z):
+    return jax.lax.map(lambda p: hierarchy.pointwise(arrays, *p), (theta, z))
+
+
+@partial(jax.jit, static_argnums=0)
 def _integrate(hierarchy: Hierarchy, arrays, theta, z, noise):
     def one(point):
         return collapse.spaxel_evidence(hierarchy, arrays, *point, noise)
@@ -273,11 +317,18 @@ def _integrate(hierarchy: Hierarchy, arrays, theta, z, noise):
 def integrate_spaxels(hierarchy, arrays, outcome, key):
     """Log likelihood of each spaxel at the kept draws, its own latents integrated out.
 
+    Where all spaxels hang together none has latents of its own but its clump, which
+    the likelihood integrates out already.
+
     Returns
     -------
     numpy.ndarray, (chain, draw, spaxel)
     """
     theta, z = outcome["kept"]["theta"], outcome["kept"]["z"]
+    if hierarchy.coupled:
+        pairs = zip(theta, z, strict=True)
+        parts = [_look_at_each(hierarchy, arrays, *map(jnp.asarray, p)) for p in pairs]
+        return np.stack([np.asarray(part) for part in parts])
     noise = collapse.heavy_noise(key, z.shape[2:])
     parts = [
         _integrate(hierarchy, arrays, jnp.asarray(t), jnp.asarray(latents), noise)

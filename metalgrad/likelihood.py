@@ -50,6 +50,8 @@ class LineLikelihood:
         and the next are found once, from the rest, and not in every gradient.
     typical : array, (line,), optional
         Log10 of each line's mean flux, or of its error where that is larger.
+    scene : Scene, optional
+        Where the light of a cube's spaxels comes from.
     """
 
     lines: tuple[str, ...]
@@ -63,6 +65,7 @@ class LineLikelihood:
     has_channels: bool = True
     pivot: Float[Array | np.ndarray, ""] | None = None
     typical: Float[Array | np.ndarray, " line"] | None = None
+    scene: object = None
 
     def __post_init__(self):
         """Find what follows from the data."""
@@ -89,13 +92,14 @@ class LineLikelihood:
     @property
     def arrays(self) -> dict:
         """The arrays alone, to pass through a compiled function."""
-        return {
-            name: jnp.asarray(getattr(self, name), float) for name in MEASURED + DERIVED
-        }
+        own = {n: jnp.asarray(getattr(self, n), float) for n in MEASURED + DERIVED}
+        return own | ({} if self.scene is None else self.scene.arrays)
 
     def with_arrays(self, arrays: dict) -> "LineLikelihood":
         """Return the same likelihood around other arrays (traced ones, say)."""
-        return replace(self, **arrays)
+        scene = None if self.scene is None else self.scene.with_arrays(arrays)
+        own = {name: arrays[name] for name in MEASURED + DERIVED}
+        return replace(self, **own, scene=scene)
 
     def log_likelihood(
         self,
@@ -175,6 +179,7 @@ class LineLikelihood:
             dof=np.maximum(dof, 0)[:, left],
             log_norm=log_norm,
             **dict.fromkeys(DERIVED),
+            scene=None if self.scene is None else self.scene.keep(kept),
         )
 
     def _find_pivot(self):

@@ -18,6 +18,7 @@ from metalgrad.fields import load_field, parse_prior
 from metalgrad.geometry import radius
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.observation import LineData
+from metalgrad.textures import Smooth, Texture
 
 RATIOS = ("R3", "R2", "O3O2", "Ne3O2", "S2")
 LN10 = float(np.log(10))  # exp(x ln 10) costs a quarter of 10**x
@@ -66,8 +67,13 @@ class Model:
         Prior of the median E(B-V) of the galaxy's gas [mag].
     reddening_scatter : Distribution
         Prior of the scatter of ln E(B-V) between spaxels.
+    structure : tuple of float
+        Of smooth light about an exponential disc: width of log10 brightness [dex], and
+        length of its correlation [kpc].
     clumpiness : Distribution
-        Prior of the scatter of spaxels' log10 flux about an exponential disc [dex].
+        Prior of the scatter of single spaxels about smooth light [dex].
+    texture : Texture
+        How what varies within the galaxy varies from place to place.
     noise_scale : Distribution
         Prior of the true noise over the errors of the data, one per complex.
     attenuation : callable
@@ -82,101 +88,116 @@ class Model:
     rho: Distribution = dist.Uniform(0.0, 1.0)
     reddening: Distribution = dist.HalfNormal(0.3)
     reddening_scatter: Distribution = dist.HalfNormal(0.5)
+    structure: tuple[float, float] = (0.5, 0.6)
     clumpiness: Distribution = dist.HalfNormal(0.5)
+    texture: Texture = Smooth()
     noise_scale: Distribution = dist.LogNormal(0.0, 0.5)
     attenuation: Callable = dust.calzetti
     name: str = "custom"
 
     def __call__(self, data: LineLikelihood):
         """Sample one galaxy, conditioned on ``data`` (as `prepare` returns them)."""
-        metallicity = self.field.sample(data.position, data.pivot)
-        intrinsic = self.sample_ratios(metallicity, data.lines)
-        dimming = self.sample_dust(data)
-        flux = self.sample_flux(data, intrinsic + dimming)
-        noise_scale = self.sample_noise(data)
-        numpyro.deterministic("metallicity", metallicity)
+        canvas = self.texture.sample(data)
+        metallicity = self.field.sample(canvas, data.pivot)
+        intrinsic = self.sample_ratios(canvas, metallicity, data.lines)
+        dimming = self.sample_dust(canvas, data.lines)
+        emitted = self.sample_flux(canvas, data, intrinsic + dimming)
+        flux = numpyro.deterministic("line_flux", canvas.see(emitted))
+        noise_scale, clumpiness = self.sample_noise(data), self.sample_clumps(canvas)
+        numpyro.deterministic("metallicity", canvas.at_spaxels(metallicity))
         with numpyro.plate("spaxel", len(data)):
-            numpyro.sample("data", LineData(data, flux, noise_scale), obs=data.white)
+            seen = LineData(data, flux, noise_scale, clumpiness)
+            numpyro.sample("data", seen, obs=data.white)
 
-    def sample_ratios(self, metallicity, names) -> Float[Array, "spaxel line"]:
+    def sample_ratios(self, canvas, metallicity, names) -> Float[Array, "cell line"]:
         """Draw line ratios; return intrinsic log10 fluxes relative to Hβ.
 
         Each calibrated ratio sets one line, each free one another.
         """
-        (ratios, free), count = self.choose(names), len(metallicity)
+        ratios, free = self.choose(names)
         mean = self.calibration.log_ratios(ratios, metallicity)
         sigma = self.calibration.dispersions(ratios, metallicity)
-        dispersion = self.sample_dispersion(count, len(ratios))
-        log_ratio = numpyro.deterministic("log_ratio", mean + sigma * dispersion)
-        log_free = self.sample_free(free, count)
+        dispersion = self.sample_dispersion(canvas, len(ratios))
+        log_ratio = mean + sigma * dispersion
+        numpyro.deterministic("log_ratio", canvas.at_spaxels(log_ratio))
+        log_free = self.sample_free(canvas, free)
         tree = lines.grow_tree(ratios + free, lines.case_b()).select(names)
         return tree(jnp.concatenate([log_ratio, log_free], axis=-1))
 
-    def sample_dispersion(self, count, width) -> Float[Array, "#spaxel ratio"]:
+    def sample_dispersion(self, canvas, width) -> Float[Array, "#cell ratio"]:
         """Draw the departure of each ratio from its calibration, in dispersions.
 
         A calibration's dispersion was measured between galaxies: a share ``rho`` of
-        its variance is one draw for the whole galaxy, the rest one per spaxel.  With
+        its variance is one draw for the whole galaxy, the rest differs within it.  With
         a single ratio the rest could not be told from scatter in metallicity, and is
         that; with a single spaxel it could not be told from the galaxy's.
         """
         with numpyro.plate("ratio", width):
             shared = numpyro.sample("shared_dispersion", dist.Normal())
-        if width == 1 or count == 1:
+        if width == 1 or len(canvas) == 1:
             return shared[None]
         rho = numpyro.sample("rho", self.rho)
-        local = fields.sample_offsets("local_dispersion", count, width)
+        local = canvas.draw("local_dispersion", width)
         return jnp.sqrt(rho) * shared + jnp.sqrt(1 - rho) * local
 
-    def sample_free(self, ratios, count) -> Float[Array, "spaxel free"]:
+    def sample_free(self, canvas, ratios) -> Float[Array, "cell free"]:
         """Draw the log10 ratios that have no calibration."""
         if not ratios:
-            return jnp.zeros((count, 0))
+            return jnp.zeros((len(canvas), 0))
         means = [numpyro.sample(f"mean_{r}", self.free[r].mean) for r in ratios]
         scatter = np.array([self.free[r].scatter for r in ratios])
-        log_ratio = jnp.broadcast_to(jnp.stack(means), (count, len(ratios)))
+        log_ratio = jnp.broadcast_to(jnp.stack(means), (len(canvas), len(ratios)))
         (varied,) = np.nonzero(scatter)
         if not varied.size:
             return log_ratio
-        offset = fields.sample_offsets("free_offset", count, varied.size)
+        offset = canvas.draw("free_offset", varied.size)
         return log_ratio.at[:, varied].add(scatter[varied] * offset)
 
-    def sample_dust(self, data) -> Float[Array, "spaxel line"]:
-        """Draw E(B-V) of each spaxel; return what it adds to log10 fluxes."""
+    def sample_dust(self, canvas, names) -> Float[Array, "cell line"]:
+        """Draw E(B-V) of each cell; return what it adds to log10 fluxes."""
         median = numpyro.sample("reddening", self.reddening)
         scatter = fields.sample_amplitude("reddening_scatter", self.reddening_scatter)
-        offset = fields.sample_offsets("reddening_offset", len(data))
-        ebv = numpyro.deterministic("ebv", median * jnp.exp(scatter * offset))
-        return -0.4 * ebv[:, None] * self.attenuation(lines.wavelengths(data.lines))
+        ebv = median * jnp.exp(scatter * canvas.draw("reddening_offset"))
+        numpyro.deterministic("ebv", canvas.at_spaxels(ebv))
+        return -0.4 * ebv[:, None] * self.attenuation(lines.wavelengths(names))
 
-    def sample_flux(self, data, relative) -> Float[Array, "spaxel line"]:
-        """Draw the brightness of each spaxel; return the observed line fluxes.
+    def sample_flux(self, canvas, data, relative) -> Float[Array, "cell line"]:
+        """Draw the brightness of each cell; return the emitted line fluxes.
 
-        What the data tell best is the observed flux of a bright line, so that is drawn
-        and not the intrinsic Hβ.
+        What the data tell best is the flux of a bright line, dimmed by dust, so that is
+        drawn and not the intrinsic Hβ.
         """
         anchor = next((line for line in ANCHORS if line in data.lines), data.lines[0])
         start = data.lines.index(anchor)
-        bright = data.typical[start] + self.sample_brightness(data)
+        bright = data.typical[start] + self.sample_brightness(canvas, data.pivot)
         log_flux = bright[:, None] + relative - relative[:, start, None]
-        log_flux = jnp.clip(log_flux, -30.0, 30.0)
-        return numpyro.deterministic("line_flux", jnp.exp(LN10 * log_flux))
+        return jnp.exp(LN10 * jnp.clip(log_flux, -30.0, 30.0))
 
-    def sample_brightness(self, data) -> Float[Array, " spaxel"]:
-        """Draw log10 of how bright each spaxel is: an exponential disc, and clumps.
+    def sample_brightness(self, canvas, pivot) -> Float[Array, " cell"]:
+        """Draw log10 of how bright each cell is: an exponential disc, and more.
 
-        How clumpy a galaxy is, it must tell itself: at low S/N clumps allowed to
-        be brighter than they are bias every ratio to the anchor.
+        Where neighbours share structure the more is smooth, and well told by the data;
+        where they do not it is what each spaxel has of its own, and how much that may
+        be the galaxy must tell: at low S/N spaxels that are allowed to be brighter than
+        they are bias every ratio to the anchor.
         """
-        with numpyro.plate("spaxel", len(data)):
-            offset = numpyro.sample("brightness_offset", dist.Normal())
-        if len(data) == 1:
-            return offset
+        if len(canvas) == 1:
+            with numpyro.plate("spaxel", 1):
+                return numpyro.sample("brightness_offset", dist.Normal())
         brightness = numpyro.sample("brightness", dist.Normal())
         fading = numpyro.sample("fading", dist.Normal())  # dex per pivot radius
-        clumpiness = fields.sample_amplitude("clumpiness", self.clumpiness)
-        depth = radius(data.position) / jnp.maximum(data.pivot, 1e-6) - 1
-        return brightness - fading * depth + clumpiness * offset
+        depth = radius(canvas.position) / jnp.maximum(pivot, 1e-6) - 1
+        width, length = self.structure
+        if not canvas.smooth:
+            width = fields.sample_amplitude("clumpiness", self.clumpiness)
+        structure = width * canvas.draw("brightness_offset", length=length)
+        return brightness - fading * depth + structure
+
+    def sample_clumps(self, canvas):
+        """Draw what single spaxels depart by from smooth light, all lines alike."""
+        if not canvas.smooth:  # each has a brightness of its own already
+            return None
+        return LN10 * numpyro.sample("clumpiness", self.clumpiness)
 
     def sample_noise(self, data) -> Float[Array, " complex"]:
         """Draw the noise scale of each complex; 1 where the data cannot tell it."""
@@ -249,7 +270,13 @@ class Model:
         return data.keep(tuple(name for name in measured if name in reached))
 
 
-PRIORS = ("rho", "reddening", "reddening_scatter", "clumpiness", "noise_scale")
+PRIORS = (
+    "rho",
+    "reddening",
+    "reddening_scatter",
+    "clumpiness",
+    "noise_scale",
+)
 
 
 def load_model(name="gradient", *, calibration=None) -> Model:
@@ -267,13 +294,15 @@ def load_model(name="gradient", *, calibration=None) -> Model:
         If there is no such card, or a key of it is missing or unknown.
     """
     card = cards.read("models", name)
-    optional = ("ratios", "free", *PRIORS)
+    optional = ("ratios", "free", "structure", *PRIORS)
     cards.check_keys(
         card, name, required=("summary", "calibration", "field"), optional=optional
     )
     parts = {key: parse_prior(key, card[key]) for key in PRIORS if key in card}
     if "ratios" in card:
         parts["ratios"] = tuple(card["ratios"])
+    if "structure" in card:
+        parts["structure"] = tuple(card["structure"])
     free = {
         ratio: Free(parse_prior(ratio, entry["mean"]), entry.get("scatter", 0.0))
         for ratio, entry in card.get("free", {}).items()

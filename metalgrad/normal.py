@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import toeplitz
 
+FLOOR = 0.02  # least eigenvalue of a correlation matrix; what is less was not measured
 UNSEEN = 1e-9  # share of a line's precision below which there is but rounding
 
 
@@ -169,3 +171,67 @@ def whiten(precision, vector, owner):
         block = precision[:, own][:, :, own]
         root[:, own[:, None], own], white[:, own] = square_root(block, vector[:, own])
     return root, white
+
+
+def make_definite(correlation, count: int) -> Float[np.ndarray, " lag"]:
+    """Shrink a correlation so that its matrix of ``count`` channels has an inverse.
+
+    Lags that were cut off, or measured with errors, may leave eigenvalues near 0 or
+    below.  By no more than lifts the least to `FLOOR`, the correlation is drawn to 0.
+
+    Parameters
+    ----------
+    correlation : array, (lag,)
+        At lags 0, 1, ...; the first is 1.
+    count : int
+    """
+    lags = np.zeros(count)
+    lags[: len(correlation)] = correlation[:count]
+    least = np.linalg.eigvalsh(toeplitz(lags))[0]
+    share = min((1 - FLOOR) / (1 - least), 1.0) if least < 1 else 1.0
+    return np.where(np.arange(len(correlation)) == 0, 1.0, share * correlation)
+
+
+def band_cholesky(correlation, good) -> Float[np.ndarray, "pixel lag spaxel"]:
+    """Cholesky factor of the correlation matrices of the good channels.
+
+    A bad channel is independent of the others, which changes nothing for them.
+
+    Parameters
+    ----------
+    correlation : array, (lag,)
+    good : array of bool, (spaxel, pixel)
+
+    Returns
+    -------
+    array, (pixel, lag, spaxel)
+        Element ``[i, k]`` is that of row ``i`` and column ``i - k``.
+    """
+    good, reach = np.asarray(good).T, len(correlation)
+    factor = np.zeros((len(good), reach, good.shape[1]))
+    for i, row in enumerate(factor):
+        row[0] = 1.0
+        for k in range(min(reach - 1, i), 0, -1):
+            before = factor[i - k]
+            known = (row[k + 1 :] * before[1 : reach - k]).sum(axis=0)
+            row[k] = (correlation[k] * good[i] * good[i - k] - known) / before[0]
+        row[0] = np.sqrt(1.0 - (row[1:] ** 2).sum(axis=0))
+    return factor
+
+
+def band_solve(factor, rows) -> Float[np.ndarray, "spaxel row pixel"]:
+    """Multiply rows with the inverse of a `band_cholesky` factor.
+
+    Parameters
+    ----------
+    factor : array, (pixel, lag, spaxel)
+        One spaxel serves any number of rows.
+    rows : array, (spaxel, row, pixel)
+    """
+    reach = factor.shape[1] - 1
+    rows = np.moveaxis(rows, -1, 0)
+    solved = np.zeros((len(rows) + reach, *rows.shape[1:]))
+    for i, (own, row) in enumerate(zip(factor[..., None], rows, strict=True)):
+        known = (own[:0:-1] * solved[i : i + reach]).sum(axis=0)
+        solved[i + reach] = (row - known) / own[0]
+    return np.moveaxis(solved[reach:], 0, -1)

@@ -41,25 +41,25 @@ def gain(part: Cut, velocity, scale) -> Float[np.ndarray, " spaxel"]:
     Parameters
     ----------
     part : Cut
+        Of all spaxels, or of one that is tried with many velocities and widths.
     velocity : float or array, (spaxel,)
         [km/s]
-    scale : float
+    scale : float or array, (spaxel,)
         Width of the LSF relative to its table.
     """
-    count = len(part.flux)
-    velocity = np.asarray(velocity)
-    design = part.design(velocity, np.full(velocity.shape, scale))
+    design = part.design(*np.broadcast_arrays(velocity, scale))
+    count = np.broadcast_shapes(design.shape[:-2], part.flux.shape[:1])
     precision, vector = normal_equations(
-        np.broadcast_to(design, (count, *design.shape[-2:])),
-        np.broadcast_to(part.basis, (count, *part.basis.shape)),
-        np.zeros((count, len(part.basis))),
-        part.flux,
-        part.weight,
+        np.broadcast_to(design, count + design.shape[-2:]),
+        np.broadcast_to(part.basis, count + part.basis.shape[-2:]),
+        np.zeros(count + part.basis.shape[-2:-1]),
+        np.broadcast_to(part.flux, count + part.flux.shape[1:]),
+        np.broadcast_to(part.weight, count + part.flux.shape[1:]),
     )[:2]
     return 0.5 * (square_root(precision, vector)[1] ** 2).sum(axis=1)
 
 
-def tune(parts: list[Cut]) -> Tuning:
+def tune(parts: list[Cut], spatial: float = 1.0) -> Tuning:
     """Find the velocity of every spaxel and the width of the LSF in every complex.
 
     Offset and width of a complex come from the sum of all spaxels, then, with every
@@ -70,11 +70,14 @@ def tune(parts: list[Cut]) -> Tuning:
     ----------
     parts : list of Cut
         One for each complex.
+    spatial : float
+        Variance of a mean over spaxels relative to independent ones.
     """
-    first = [tune_sum(part.total()) for part in parts]
-    velocity, _ = tune_velocities(parts, first)
+    first = [tune_sum(part.total().white) for part in parts]
+    parts = [part.white for part in parts]
+    velocity, _ = tune_velocities(parts, first, spatial)
     found = [
-        tune_spaxels(part, velocity, *start)
+        tune_spaxels(part, velocity, spatial, *start)
         for part, start in zip(parts, first, strict=True)
     ]
     velocity, error = tune_velocities(parts, found)
@@ -82,12 +85,16 @@ def tune(parts: list[Cut]) -> Tuning:
     return Tuning(velocity, error, offset, offset_error, scale, scale_error)
 
 
-def tune_velocities(parts, found):
-    """Velocity of each spaxel and its error, given what `tune_sum` returns."""
+def tune_velocities(parts, found, spatial=1.0):
+    """Velocity of each spaxel and its error, given what `tune_sum` returns.
+
+    The χ² per channel of a sum is ``spatial`` times that of its spaxels.
+    """
     grid = np.arange(-700.0, 701.0, 100.0)
     gains = sum(
-        np.stack([gain(part, offset + v, scale) for v in grid]) / inflation
-        for part, (offset, scale, _, inflation, _) in zip(parts, found, strict=True)
+        np.stack([gain(part, offset + v, scale) for v in grid])
+        / max(noise / spatial, 1.0)
+        for part, (offset, scale, _, noise, _) in zip(parts, found, strict=True)
     )
     return shrink(grid, gains)
 
@@ -102,11 +109,12 @@ def tune_sum(part: Cut) -> tuple[float, float, float, float, float]:
     """
     velocity = np.arange(-1500.0, 1501.0, 75.0)
     scale = np.arange(0.4, 1.41, 0.025)
-    surface = np.array([[gain(part, v, s)[0] for s in scale] for v in velocity])
+    nodes = np.meshgrid(velocity, scale, indexing="ij")
+    surface = gain(part, *(node.ravel() for node in nodes)).reshape(nodes[0].shape)
     return weigh(velocity, scale, surface, inflation(part, surface.max()))
 
 
-def tune_spaxels(part: Cut, velocity, offset, scale, error, _, offset_error):
+def tune_spaxels(part: Cut, velocity, spatial, offset, scale, error, _, offset_error):
     """Refine `tune_sum`: the sum is broader than the LSF by the spaxels' velocities.
 
     Where the sum does not tell the width to some percent there is nothing to refine.
@@ -116,6 +124,8 @@ def tune_spaxels(part: Cut, velocity, offset, scale, error, _, offset_error):
     part : Cut
     velocity : array, (spaxel,)
         About the offset [km/s].
+    spatial : float
+        As in `tune`.
     offset, scale, error, offset_error : float
         As `tune_sum` returns them.
     """
@@ -127,16 +137,17 @@ def tune_spaxels(part: Cut, velocity, offset, scale, error, _, offset_error):
     noise = inflation(part, surface.max())
     if error > np.ptp(width) / 8:
         return offset, scale, error, noise, offset_error
-    return weigh(shift, width, surface, noise)
+    found = weigh(shift, width, surface, noise * spatial)
+    return *found[:3], noise, found[4]
 
 
 def inflation(part: Cut, explained: float) -> float:
     """χ² per channel if the lines explain ``explained``; 1 at least."""
-    count, terms = len(part.flux), len(part.basis)
+    shape = len(part.flux), *part.basis.shape[-2:]
     square, _, rank = normal_equations(
-        np.zeros((count, 0, part.flux.shape[1])),
-        np.broadcast_to(part.basis, (count, *part.basis.shape)),
-        np.zeros((count, terms)),
+        np.zeros((shape[0], 0, shape[2])),
+        np.broadcast_to(part.basis, shape),
+        np.zeros(shape[:2]),
         part.flux,
         part.weight,
     )[2:]

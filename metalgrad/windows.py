@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from jaxtyping import Float
 
 from metalgrad import continuum, lines
 from metalgrad.lsf import SPEED_OF_LIGHT, profile
+from metalgrad.normal import band_cholesky, band_solve, make_definite
 
 REACH = 5.0  # half-width of a line's window, in widths of the LSF ...
 LEAST_REACH = 0.008  # ... but no less than this fraction of the wavelength
@@ -111,17 +112,61 @@ class Cut:
     window : Complex
     flux, weight : numpy.ndarray, (spaxel, pixel)
         Weight is the inverse variance, 0 where there is no datum.
-    basis : numpy.ndarray, (term, pixel)
+    basis : numpy.ndarray, (..., term, pixel)
         Continuum.
     design : callable
         ``design(velocity, scale)``: `templates` of the complex.
+    correlation : numpy.ndarray, (lag,), optional
+        Of the noise of channels 0, 1, ... apart; they are independent by default.
     """
 
     window: Complex
     flux: Float[np.ndarray, "spaxel pixel"]
     weight: Float[np.ndarray, "spaxel pixel"]
-    basis: Float[np.ndarray, "term pixel"]
+    basis: Float[np.ndarray, "... term pixel"]
     design: Callable
+    correlation: Float[np.ndarray, " lag"] | None = None
+
+    @cached_property
+    def white(self) -> "Cut":
+        """The same in combinations of channels with independent noise of variance 1.
+
+        Every spaxel then has a continuum of its own, (spaxel, term, pixel).
+        """
+        if self.correlation is None:
+            return self
+        return replace(
+            self,
+            flux=self.whiten(self.flux[:, None, :])[:, 0],
+            weight=np.where(self.weight > 0, 1.0, 0.0),
+            basis=self.whiten(self.basis),
+            design=lambda velocity, scale: self.whiten(self.design(velocity, scale)),
+            correlation=None,
+        )
+
+    def whiten(self, rows) -> Float[np.ndarray, "spaxel row pixel"]:
+        """Multiply spectra with a square root ``W`` of the inverse covariance.
+
+        Parameters
+        ----------
+        rows : array, (..., row, pixel)
+            For every spaxel, or the same ones for all.
+        """
+        rows = rows * np.sqrt(self.weight)[:, None, :]
+        return rows if self.correlation is None else band_solve(self._factor, rows)
+
+    @property
+    def log_det(self) -> Float[np.ndarray, " spaxel"]:
+        """Log determinant of the inverse covariance of the noise."""
+        found = np.log(np.where(self.weight > 0, self.weight, 1.0)).sum(axis=1)
+        if self.correlation is None:
+            return found
+        return found - 2 * np.log(self._factor[:, 0]).sum(axis=0)
+
+    @cached_property
+    def _factor(self):
+        definite = make_definite(self.correlation, self.weight.shape[1])
+        return band_cholesky(definite, self.weight > 0)
 
     def total(self) -> "Cut":
         """Return the weighted mean of all spectra, as one spaxel."""
@@ -131,8 +176,17 @@ class Cut:
         return replace(self, flux=flux[None], weight=weight[None])
 
 
-def cut(spaxels, window, lsf) -> Cut:
-    """Cut the channels of one complex out of the spectra."""
+def cut(spaxels, window, lsf, correlation=None) -> Cut:
+    """Cut the channels of one complex out of the spectra.
+
+    Parameters
+    ----------
+    spaxels : Spaxels
+    window : Complex
+    lsf : LSF
+    correlation : array, (lag,), optional
+        As in `Cut`.
+    """
     edges = spaxels.edges[window.pixels.start : window.pixels.stop + 1]
     limit = continuum.BALMER_LIMIT * (1 + spaxels.redshift)
     width = float(lsf.sigma(limit, SCALE[0]))
@@ -142,4 +196,5 @@ def cut(spaxels, window, lsf) -> Cut:
         1 / np.asarray(spaxels.error[:, window.pixels], float) ** 2,
         continuum.basis(edges, spaxels.redshift, width),
         partial(templates, edges, window.lines, spaxels.redshift, lsf),
+        correlation,
     )

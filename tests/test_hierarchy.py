@@ -76,7 +76,8 @@ def priors():
         numpyro.sample("level", dist.Normal(8.0, 0.5))
         numpyro.sample("rho", dist.Uniform(0.0, 1.0))
         numpyro.sample("reddening", dist.HalfNormal(0.3))
-        scatter = fields.sample_scatter(dist.HalfNormal(0.15), len(data))
+        scatter = fields.sample_amplitude("scatter", dist.HalfNormal(0.15))
+        scatter *= Spaxelwise(data.position).draw("offset")
         toy(lambda: scatter)(data)
 
     return split(model, spectra())
@@ -100,7 +101,7 @@ def by_site(hierarchy, theta, z):
         start += size
     assert start == len(theta)
     start = 0
-    for name, shape in hierarchy.spaxel.items():
+    for name, shape in hierarchy.unit.items():
         size = int(np.prod(shape, dtype=int))
         values[name] = z[:, start : start + size].reshape(len(z), *shape)
         start += size
@@ -176,7 +177,7 @@ def test_residuals_are_those_of_the_likelihood(hierarchy):
 def test_sites_are_every_latent_and_deterministic_one(hierarchy):
     theta, z = next(points(hierarchy))
     sites = hierarchy.sites(hierarchy.data.arrays, theta, z)
-    expected = {*hierarchy.galaxy, *hierarchy.spaxel}
+    expected = {*hierarchy.galaxy, *hierarchy.unit}
     expected |= {"central", "metallicity", "log_ratio", "ebv", "line_flux"}
     expected |= {"scatter", "reddening_scatter", "clumpiness"}
     assert set(sites) == expected

@@ -304,7 +304,7 @@ def move(hierarchy, **values):
     ]
     z = [
         jnp.broadcast_to(sites[name], (SPAXELS, *shape)).reshape(SPAXELS, -1)
-        for name, shape in hierarchy.spaxel.items()
+        for name, shape in hierarchy.unit.items()
     ]
     return jnp.concatenate(theta), jnp.concatenate(z, axis=1)
 

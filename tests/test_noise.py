@@ -14,7 +14,7 @@ from scipy.stats import norm
 from metalgrad.cubes import FLUX_DENSITY, Cube
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.lsf import prism
-from metalgrad.noise import NoiseCorrelation, line_free, measure_correlation, temper
+from metalgrad.noise import NoiseCorrelation, measure_correlation, temper
 from metalgrad.spaxels import Spaxels
 
 SPATIAL, SPECTRAL = (0.5, 1.0, 0.4), (0.3, 0.9, 1.0, 0.4)

@@ -1,0 +1,154 @@
+"""Where to start, and in which coordinates, when all spaxels hang together.
+
+The latents of neighbours that share structure cannot be integrated out one spaxel at a
+time.  They are a few hundred, though, and given the galaxy's parameters nearly Gaussian:
+their mode is found by L-BFGS and their curvature by Hessian-vector products.  Where the
+galaxy's parameters lie is first told by the model without departures, then by a short
+run of the sampler itself.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+
+from metalgrad.curvature import Expansion
+from metalgrad.hierarchy import Hierarchy
+
+LEAST = 1e-2  # curvature, where the prior's is 1
+WIDE = 0.3  # of the prior's sd: first guess of what only departures tell
+
+
+@partial(jax.jit, static_argnums=0)
+def _slope(hierarchy, arrays, theta, z):
+    return jax.value_and_grad(hierarchy.potential, argnums=(1, 2))(arrays, theta, z)
+
+
+def descend(hierarchy: Hierarchy, arrays, theta, z, free):
+    """Move to the nearest mode along some of the directions, by L-BFGS.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    arrays : dict
+    theta : array, (galaxy,)
+    z : array, (1, latent)
+    free : array of bool, (galaxy + latent,)
+        What may move.
+
+    Returns
+    -------
+    theta, z
+    """
+    size, start = len(theta), np.concatenate([theta, np.ravel(z)])
+
+    def objective(moved):
+        point = start.copy()
+        point[free] = moved
+        value, slopes = _slope(hierarchy, arrays, point[:size], point[None, size:])
+        slope = np.concatenate([np.ravel(s) for s in slopes])
+        if not (np.isfinite(value) and np.all(np.isfinite(slope))):
+            return 1e15, np.zeros(free.sum())
+        return float(value), slope[free]
+
+    found = scipy.optimize.minimize(
+        objective,
+        start[free],
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 500, "maxcor": 30},
+    )
+    start[free] = found.x
+    return jnp.asarray(start[:size]), jnp.asarray(start[None, size:])
+
+
+def first_guess(hierarchy: Hierarchy, arrays, key):
+    """Fit a galaxy without departures, then its departures.
+
+    What has no effect without departures (scatters, lengths) stays at its prior.
+
+    Returns
+    -------
+    theta, z
+    told : array of bool, (galaxy,)
+        What has an effect without departures.
+    """
+    galaxy, latents = hierarchy.sizes
+    theta, z = hierarchy.prior_points(key, 1)[0], jnp.zeros((1, latents))
+    seen = jax.jit(jax.grad(lambda t: hierarchy.pointwise(arrays, t, z).sum()))
+    told = np.abs(np.asarray(seen(theta))) > 1e-9
+    still, moving = np.zeros(latents, bool), np.ones(latents, bool)
+    theta, z = descend(hierarchy, arrays, theta, z, np.concatenate([told, still]))
+    theta, z = descend(hierarchy, arrays, theta, z, np.concatenate([told, moving]))
+    return theta, z, told
+
+
+@partial(jax.jit, static_argnums=0)
+def _curvature(hierarchy, arrays, theta, z):
+    """Hessian of the potential in (theta, z)."""
+    size = len(theta)
+
+    def slope(point):
+        t, latents = point[:size], point[None, size:]
+        down = jax.grad(hierarchy.potential, argnums=(1, 2))(arrays, t, latents)
+        return jnp.concatenate([down[0], down[1][0]])
+
+    point = jnp.concatenate([theta, z[0]])
+
+    def column(unit):
+        return jax.jvp(slope, (point,), (unit,))[1]
+
+    return jax.lax.map(column, jnp.eye(len(point)), batch_size=32)
+
+
+def expand_at(hierarchy: Hierarchy, arrays, theta, z, covariance=None, told=None):
+    """Gaussian approximation about a point that is a mode in ``z``.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    arrays : dict
+    theta : array, (galaxy,)
+    z : array, (1, latent)
+    covariance : array, (galaxy, galaxy), optional
+        Of ``theta``, where known; from the curvature otherwise.
+    told : array of bool, (galaxy,), optional
+        For which of ``theta`` the curvature may be trusted.
+
+    Returns
+    -------
+    Expansion
+    """
+    size = len(theta)
+    hessian = np.asarray(_curvature(hierarchy, arrays, theta, z))
+    value, axes = np.linalg.eigh(hessian[size:, size:])
+    value = np.maximum(np.abs(value), LEAST)
+    cross = axes.T @ hessian[size:, :size]
+    bridge = -axes @ (cross / value[:, None])
+    if covariance is None:
+        schur = hessian[:size, :size] - cross.T @ (cross / value[:, None])
+        covariance = np.eye(size) * WIDE**2
+        inner = np.ix_(told, told)
+        some, turn = np.linalg.eigh(schur[inner])
+        covariance[inner] = (turn / np.maximum(np.abs(some), 1.0)) @ turn.T
+    return Expansion(
+        theta=jnp.asarray(theta),
+        z=jnp.asarray(z),
+        stretch=jnp.asarray(np.linalg.cholesky(covariance)),
+        bridge=jnp.asarray(bridge[None]),
+        root=jnp.asarray(((axes / np.sqrt(value)) @ axes.T)[None]),
+        log_evidence=np.nan,
+    )
+
+
+def summarise(path):
+    """Mean and covariance of a short chain's path, (draw, galaxy).
+
+    A short path tells variances to some 20 %, and correlations not all: it is shrunk
+    towards its own diagonal.
+    """
+    covariance = np.cov(path, rowvar=False)
+    diagonal = np.diag(np.diag(covariance) + 1e-6)
+    return jnp.asarray(path.mean(axis=0)), 0.8 * covariance + 0.2 * diagonal

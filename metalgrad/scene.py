@@ -1,0 +1,197 @@
+"""The patch of sky that light comes from: where it is emitted, where it is seen.
+
+Light reaches a spaxel from its neighbours, so emission is laid out on a grid of cells
+that reaches one PSF beyond the spaxels of the data.  What varies smoothly over the
+grid is a sum of a few waves.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy.interpolate import make_interp_spline
+
+from metalgrad.psf import blur_for
+
+MARGIN = 0.2  # arcsec beyond the data: a FWHM of the PSF at the prism's red end
+CELL = 0.1  # arcsec: the shortest wave has four
+FINEST = 0.2  # arcsec, half the shortest wave: a PSF's FWHM leaves half its height
+MOST = 10  # waves a side
+WIDER = 1.25  # box of the waves over the data: they vanish at its edge
+ARRAYS = ("position", "pick", "waves_y", "waves_x", "frequency", "rows", "columns")
+ARRAYS += ("between_y", "between_x")
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A grid of cells, the waves on it, and what the PSF does to its light.
+
+    Attributes
+    ----------
+    position : array, (cell, 2)
+        In the plane of the disc, from the centre [kpc]; cells are in the order of a
+        raveled (cell_y, cell_x) map.
+    pick : array of int, (spaxel,)
+        Where each spaxel of the data lies in a raveled (y, x) map.
+    waves_y, waves_x : array, (cell_y, m) and (cell_x, n)
+        Sines, orthonormal over the box [kpc^-1/2].
+    frequency : array, (m, n)
+        Of each product of two waves [rad/kpc].
+    rows, columns : array, (line, term, y, cell_y) and (line, term, x, cell_x)
+        What falls on a row, or column, of the map of what is emitted by one of cells,
+        for each separable term of a line's PSF.
+    between_y, between_x : array, (y, cell_y) and (x, cell_x)
+        Weights of linear interpolation.
+    """
+
+    position: Float[Array | np.ndarray, "cell 2"]
+    pick: Int[Array | np.ndarray, " spaxel"]
+    waves_y: Float[Array | np.ndarray, "cell_y m"]
+    waves_x: Float[Array | np.ndarray, "cell_x n"]
+    frequency: Float[Array | np.ndarray, "m n"]
+    rows: Float[Array | np.ndarray, "line term y cell_y"]
+    columns: Float[Array | np.ndarray, "line term x cell_x"]
+    between_y: Float[Array | np.ndarray, "y cell_y"]
+    between_x: Float[Array | np.ndarray, "x cell_x"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        return len(self.waves_y), len(self.waves_x)
+
+    @property
+    def arrays(self) -> dict:
+        """The arrays alone, to pass through a compiled function."""
+        return {f"scene_{name}": jnp.asarray(getattr(self, name)) for name in ARRAYS}
+
+    def with_arrays(self, arrays: dict) -> "Scene":
+        """Return the same scene around other arrays (traced ones, say)."""
+        return replace(self, **{name: arrays[f"scene_{name}"] for name in ARRAYS})
+
+    @property
+    def sizes(self) -> tuple:
+        """Shapes of the arrays, which a compiled program depends on."""
+        return tuple(np.shape(getattr(self, name)) for name in ARRAYS)
+
+    @classmethod
+    def blank(cls, sizes: tuple) -> "Scene":
+        """Return a scene of some `sizes` on which nothing lies."""
+        arrays = {name: np.zeros(s) for name, s in zip(ARRAYS, sizes, strict=True)}
+        return cls(**arrays | {"pick": arrays["pick"].astype(int)})
+
+    def keep(self, chosen: np.ndarray) -> "Scene":
+        """Return the scene for some of the lines."""
+        return replace(self, rows=self.rows[chosen], columns=self.columns[chosen])
+
+    def field(
+        self, weights: Float[Array, "m n width"], length: Float[Array, ""]
+    ) -> Float[Array, "cell width"]:
+        """Add up waves to fields of unit variance and Matérn-3/2 correlation.
+
+        The spectrum (Rasmussen & Williams 2006, Eq. 4.15) is cut where the waves end:
+        structure finer than the PSF is left out.  A Gaussian correlation would let what
+        a wave weighs fall exponentially with the length, and tie both in a funnel.
+
+        Parameters
+        ----------
+        weights : array, (m, n, width)
+            Standard normals.
+        length : float
+            Of the correlation [kpc].
+        """
+        decline = 1 + (length * self.frequency) ** 2 / 3
+        density = 2 * jnp.pi * length**2 * decline**-2.5
+        scaled = jnp.sqrt(density)[..., None] * weights
+        rows = jnp.einsum("ym,mnw->ynw", self.waves_y, scaled)
+        maps = jnp.einsum("xn,ynw->yxw", self.waves_x, rows)
+        return maps.reshape(-1, weights.shape[-1])
+
+    def see(self, flux: Float[Array, "cell line"]) -> Float[Array, "spaxel line"]:
+        """Blur the maps of emitted lines; return what falls on the data's spaxels."""
+        maps = flux.T.reshape(-1, 1, *self.shape)
+        seen = jnp.einsum("ltyi,ltxi->lyx", self.rows @ maps, self.columns)
+        return seen.reshape(len(seen), -1)[:, self.pick].T
+
+    def at_spaxels(self, values: Float[Array, "cell *width"]):
+        """Interpolate between cells, (spaxel, *width)."""
+        maps = values.reshape(*self.shape, -1)
+        maps = jnp.einsum("yi,xj,ijw->yxw", self.between_y, self.between_x, maps)
+        return maps.reshape(-1, *values.shape[1:])[self.pick]
+
+
+def lay_out(spaxels, wavelengths, psf=None, *, angle: float = 0.0) -> Scene:
+    """Lay a grid of cells around the spaxels of a cube.
+
+    Parameters
+    ----------
+    spaxels : Spaxels
+        Of more than one row and column.
+    wavelengths : array, (line,)
+        Observed [µm].
+    psf : PSF or ImagePSF, optional
+        None for light that is seen where it is emitted.
+    angle : float
+        Of the slices in the frame of the map, as in `PSF.kernel` [deg].
+    """
+    pixel = spaxels.pixel_scale
+    margin = 0 if psf is None else int(np.ceil(MARGIN / pixel))
+    step = max(int(CELL / pixel + 1e-6), 1)
+    low, size = spaxels.index.min(axis=0), np.ptp(spaxels.index, axis=0) + 1
+    places = [np.arange(-margin, n + margin + step - 1, step) for n in size]
+    finest, side = FINEST * spaxels.kpc_per_arcsec, pixel * spaxels.kpc_per_arcsec
+    (waves_y, along_y), (waves_x, along_x) = (
+        _waves(place, n, side, finest) for place, n in zip(places, size, strict=True)
+    )
+    rows, columns = _blur(psf, wavelengths, pixel, size, places, angle)
+    between = [
+        make_interp_spline(place, np.eye(len(place)), k=1)(np.arange(n))
+        for place, n in zip(places, size, strict=True)
+    ]
+    y, x = np.meshgrid(*places, indexing="ij")
+    return Scene(
+        position=_extend(spaxels, np.stack([y.ravel(), x.ravel()], axis=1) + low),
+        pick=np.ravel_multi_index(tuple((spaxels.index - low).T), tuple(size)),
+        waves_y=waves_y,
+        waves_x=waves_x,
+        frequency=np.hypot(along_y[:, None], along_x),
+        rows=rows,
+        columns=columns,
+        between_y=between[0],
+        between_x=between[1],
+    )
+
+
+def _blur(psf, wavelengths, pixel, size, places, angle):
+    """What reaches rows and columns of the map from those of the cells.
+
+    Light between cells is interpolated by cubic splines.
+    """
+    fine = [np.arange(place[0], place[-1] + 1) for place in places]
+    whole = tuple(map(len, fine))
+    if psf is None:
+        pair = [np.broadcast_to(np.eye(n), (len(wavelengths), 1, n, n)) for n in whole]
+    else:
+        blur = blur_for(psf, wavelengths, pixel, whole, angle)
+        pair = blur.rows, blur.columns
+    return [
+        matrices[:, :, -grid[0] : n - grid[0]] @ make_interp_spline(place, np.eye(len(place)))(grid)
+        for matrices, grid, n, place in zip(pair, fine, size, places, strict=True)
+    ]
+
+
+def _waves(places, count, side, finest):
+    """Sines that vanish at the ends of a box somewhat wider than the data."""
+    half = WIDER * count * side / 2
+    number = np.clip(int(2 * half / finest), 2, MOST)
+    frequency = np.arange(1, number + 1) * np.pi / (2 * half)
+    x = np.clip((places - (count - 1) / 2) * side, -half, half)  # and are no more beyond
+    return np.sin(frequency * (x[:, None] + half)) / np.sqrt(half), frequency
+
+
+def _extend(spaxels, cells):
+    """Disc-plane positions of all cells: an affine map of row and column."""
+    ones = np.ones((len(spaxels), 1))
+    design = np.concatenate([ones, spaxels.index], axis=1)
+    affine, *_ = np.linalg.lstsq(design, spaxels.position)
+    return np.concatenate([np.ones((len(cells), 1)), cells], axis=1) @ affine

@@ -1,0 +1,147 @@
+"""How what varies within a galaxy varies from place to place."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution
+
+__all__ = ["Independent", "Smooth"]
+
+
+class Texture(ABC):
+    """Departures from a galaxy's mean, of unit variance, over the places of light."""
+
+    @abstractmethod
+    def sample(self, data):
+        """Draw what the texture itself has to draw; return a `Canvas`."""
+
+
+class Canvas(ABC):
+    """Where light is emitted, and how to draw on it.
+
+    Attributes
+    ----------
+    position : array, (cell, 2)
+        In the plane of the disc, from the centre.
+    smooth : bool
+        Whether neighbours depart alike.
+    """
+
+    position: Float[Array, "cell 2"]
+    smooth: ClassVar[bool] = False
+
+    def __len__(self) -> int:
+        """Return the number of cells."""
+        return len(self.position)
+
+    @abstractmethod
+    def draw(self, name: str, *width: int, length=None) -> Float[Array, "cell *width"]:
+        """Draw departures of unit variance, ``width`` at each cell.
+
+        Over a ``length`` of their own, where one is given and neighbours share any.
+        """
+
+    @abstractmethod
+    def see(self, flux: Float[Array, "cell line"]) -> Float[Array, "spaxel line"]:
+        """Return what the data's spaxels see of emitted lines."""
+
+    @abstractmethod
+    def at_spaxels(self, values: Float[Array, "cell *width"]):
+        """Return what lies at the data's spaxels, (spaxel, *width)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Independent(Texture):
+    """Every spaxel for itself: regions that are farther apart than structure is long."""
+
+    def sample(self, data):
+        """Nothing to draw."""
+        return Spaxelwise(data.position)
+
+
+@dataclass(frozen=True, eq=False)
+class Spaxelwise(Canvas):
+    """Cells are spaxels, and each has latents of its own."""
+
+    position: Float[Array, "cell 2"]
+
+    def draw(self, name: str, *width: int, length=None) -> Float[Array, "cell *width"]:
+        """Draw standard normals for each spaxel; zeros where there is only one.
+
+        What a single spectrum departs by from its galaxy's typical value cannot be told
+        from that value: drawing both would make a ridge for a sampler to fall off.
+        """
+        del length
+        if len(self) == 1:
+            return jnp.zeros((1, *width))
+        with numpyro.plate("spaxel", len(self)):
+            normals = dist.Normal().expand(width).to_event(len(width))
+            return numpyro.sample(name, normals)
+
+    def see(self, flux):
+        """Without a PSF light is seen where it is emitted."""
+        return flux
+
+    def at_spaxels(self, values):
+        """Cells are spaxels."""
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class Smooth(Texture):
+    """Departures that neighbours share, with a length that the data tell.
+
+    Spaxels are smaller than the PSF and than a galaxy's structure.  Were each to depart
+    for itself, departures would average out as if every spaxel were news, and smaller
+    spaxels would make smaller errors of the same data.
+
+    Attributes
+    ----------
+    length : Distribution
+        Prior of the length of the Matérn-3/2 correlation [kpc].
+    """
+
+    length: Distribution = dist.LogNormal(-0.4, 0.5)
+
+    def sample(self, data):
+        """Draw the length; spaxel by spaxel where the data do not say what lies where."""
+        if data.scene is None:
+            return Spaxelwise(data.position)
+        return Waves(data.scene, numpyro.sample("length", self.length))
+
+
+@dataclass(frozen=True, eq=False)
+class Waves(Canvas):
+    """Cells of a `Scene`, and sums of its waves."""
+
+    scene: object
+    length: Float[Array, ""]
+    smooth: ClassVar[bool] = True
+
+    @property
+    def position(self):
+        """Of the scene's cells."""
+        return self.scene.position
+
+    def draw(self, name: str, *width: int, length=None) -> Float[Array, "cell *width"]:
+        """Draw fields of unit variance."""
+        shape, total = self.scene.frequency.shape, prod(width)
+        with numpyro.plate("wave", shape[0] * shape[1]):
+            weights = numpyro.sample(name, dist.Normal().expand([total]).to_event(1))
+        length = self.length if length is None else length
+        field = self.scene.field(weights.reshape(*shape, total), length)
+        return field.reshape(len(field), *width)
+
+    def see(self, flux):
+        """Blur what is emitted."""
+        return self.scene.see(flux)
+
+    def at_spaxels(self, values):
+        """Interpolate between cells."""
+        return self.scene.at_spaxels(values)
