@@ -141,10 +141,13 @@ def leave_one_out(posterior):
     Returns
     -------
     arviz_stats.ELPDData or None
-        With pointwise values; None if the tree has no finite log likelihood.
+        With pointwise values; None if the tree has no log likelihood that is finite
+        and moves.
     """
     values = _values(posterior, "log_likelihood", "spaxel_data")
     if values is None or not np.isfinite(values).all():
+        return None
+    if not np.ptp(values, axis=(0, 1)).all():
         return None
     # The log likelihood may hold a part of the draws only: ArviZ would divide the
     # effective draws of the whole posterior by its number.

@@ -19,6 +19,7 @@ from metalgrad.cubes import Cube
 from metalgrad.inference import fit as fit_model
 from metalgrad.linemaps import LineMaps
 from metalgrad.model import load_model
+from metalgrad.psf import nirspec
 from metalgrad.simulate import simulate as simulate_cube
 from metalgrad.spaxels import Spaxels
 from metalgrad.targets import Target, load_target
@@ -49,6 +50,12 @@ def fit(
     radius: Annotated[float | None, typer.Option(help="Of the fit [arcsec].")] = None,
     kpc_per_arcsec: Annotated[float | None, typer.Option(help="Scale.")] = None,
     region: Annotated[Path | None, typer.Option(help="DS9 region file.")] = None,
+    psf_scale: Annotated[
+        float, typer.Option(min=0, help="Width of the PSF over NIRSpec's; 0 for none.")
+    ] = 1.0,
+    slice_angle: Annotated[
+        float | None, typer.Option(help="Of the slices, from +y to -x [deg].")
+    ] = None,
     model: Annotated[str, typer.Option(help="Card of a model.")] = "gradient",
     calibration: Annotated[str, typer.Option(help="Card of a calibration.")] = "",
     chains: Annotated[int, typer.Option(min=1)] = 4,
@@ -66,7 +73,14 @@ def fit(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # described at the end
         posterior = fit_model(
-            story, spaxels, seed=seed, warmup=warmup, draws=draws, chains=chains
+            story,
+            spaxels,
+            seed=seed,
+            psf=nirspec(psf_scale) if psf_scale else None,
+            slice_angle=slice_angle,
+            warmup=warmup,
+            draws=draws,
+            chains=chains,
         )
     posterior.attrs["command"] = " ".join(["metalgrad", *sys.argv[1:]])
     posterior.attrs["input"] = str(data)

@@ -223,9 +223,7 @@ def split(model, data) -> Hierarchy:
             f"{', '.join(found['wave'])} as waves; draw all of them by one canvas"
         )
     coupled = bool(found["wave"])
-    return Hierarchy(
-        model, data, galaxy, found["wave"] or found["spaxel"], coupled
-    )
+    return Hierarchy(model, data, galaxy, found["wave"] or found["spaxel"], coupled)
 
 
 def _unconstrain(distribution):

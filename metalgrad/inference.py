@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -12,16 +13,19 @@ from jax import random
 from numpyro.infer.hmc import hmc
 from tqdm.auto import tqdm
 
-from metalgrad import collapse, curvature, pilot
+from metalgrad import collapse, curvature, lines, pilot
 from metalgrad.checks import warn
 from metalgrad.compression import compress
 from metalgrad.hierarchy import Hierarchy, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.linemaps import LineMaps
+from metalgrad.psf import PSF, ImagePSF, nirspec
 from metalgrad.record import MAPS, record
-from metalgrad.scene import Scene
+from metalgrad.scene import Scene, lay_out
 from metalgrad.spaxels import Spaxels
 
+NIRSPEC = nirspec()
+LEAST_MAP = 4  # rows and columns that neighbours need to share anything
 CHUNK = 25  # iterations between two looks at the progress bar
 PILOT = 200  # iterations of the chain that finds the coordinates of others
 KEPT = 1000  # draws, of all chains, for which spaxels are integrated out
@@ -34,18 +38,29 @@ STATISTICS = {
 }
 
 
-def likelihood(data) -> LineLikelihood:
+def likelihood(data, psf=NIRSPEC, slice_angle=None) -> LineLikelihood:
     """Turn any kind of data into a Gaussian likelihood of line fluxes.
+
+    A cube's likelihood knows where its light comes from, too.
 
     Parameters
     ----------
     data : Spaxels, LineMaps or LineLikelihood
+    psf, slice_angle
+        As for `fit`.
     """
-    if isinstance(data, Spaxels):
-        return compress(data)[0]
     if isinstance(data, LineMaps):
         return from_line_maps(data)
-    return data
+    if not isinstance(data, Spaxels):
+        return data
+    compressed = compress(data)[0]
+    if data.pixel_scale is None or np.ptp(data.index, axis=0).min() < LEAST_MAP:
+        return compressed
+    if psf is not None and slice_angle is None:
+        psf = psf.rounded() if isinstance(psf, PSF) else psf
+    observed = lines.wavelengths(compressed.lines) * (1 + data.redshift)
+    scene = lay_out(data, observed, psf, angle=slice_angle or 0.0)
+    return replace(compressed, scene=scene)
 
 
 def fit(
@@ -53,16 +68,18 @@ def fit(
     data,
     *,
     seed: int,
+    psf: PSF | ImagePSF | None = NIRSPEC,
+    slice_angle: float | None = None,
     warmup: int = 500,
     draws: int = 1000,
     chains: int = 4,
-    target_accept: float = 0.8,
+    target_accept: float = 0.9,
     progress: bool = True,
 ):
     """Draw from the posterior of a galaxy's metallicity field.
 
-    The model's collapsed mode and curvature are found first; the chains start from the
-    Gaussian approximation there and run in its coordinates, in double precision.
+    A Gaussian approximation of the posterior is found first; the chains start from it
+    and run in its coordinates, in double precision.
 
     Parameters
     ----------
@@ -70,6 +87,12 @@ def fit(
     data : Spaxels, LineMaps or LineLikelihood
     seed : int
         Of all randomness.
+    psf : PSF, ImagePSF or None
+        Of a cube; None for light that is seen where it is emitted.  By default that of
+        NIRSpec's IFU (D'Eugenio et al. 2023).
+    slice_angle : float or None
+        Position angle of the IFU's slices in the frame of the map [deg], as in
+        `PSF.kernel`; where it is not known a round PSF of the same area is taken.
     warmup, draws, chains : int
     target_accept : float
     progress : bool
@@ -93,7 +116,7 @@ def fit(
     ConvergenceWarning
         For each thing that `metalgrad.checks.diagnose` finds wrong.
     """
-    prepared = model.prepare(likelihood(data))
+    prepared = model.prepare(likelihood(data, psf, slice_angle))
     keys = random.split(random.key(seed), 4)
     with jax.enable_x64(new_val=True):
         run = _machine(model, Shape.of(prepared), warmup, target_accept)

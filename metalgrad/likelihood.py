@@ -115,10 +115,16 @@ class LineLikelihood:
             True noise over the errors of the data.
         """
         residual = jnp.einsum("srl,sl->sr", self.root, flux) - self.white
+        residual = residual / noise_scale[self.row_complex]
+        return self.log_density(jnp.sum(residual**2, axis=-1), noise_scale)
+
+    def log_density(
+        self, chi2: Float[Array, " spaxel"], noise_scale: Float[Array, " complex"]
+    ) -> Float[Array, " spaxel"]:
+        """Log density of data that lie ``chi2`` from what is expected of their lines."""
         scale = noise_scale[None]
-        lines = jnp.sum((residual / scale[:, self.row_complex]) ** 2, axis=-1)
         rest = self.misfit / scale**2 + 2 * self.dof * jnp.log(scale)
-        return self.log_norm - 0.5 * (lines + jnp.sum(rest, axis=-1))
+        return self.log_norm - 0.5 * (chi2 + jnp.sum(rest, axis=-1))
 
     def precision(self) -> np.ndarray:
         """Precision matrix of the fluxes for unit noise scale, (spaxel, line, line)."""

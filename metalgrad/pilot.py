@@ -64,25 +64,79 @@ def descend(hierarchy: Hierarchy, arrays, theta, z, free):
     return jnp.asarray(start[:size]), jnp.asarray(start[None, size:])
 
 
-def first_guess(hierarchy: Hierarchy, arrays, key):
-    """Fit a galaxy without departures, then its departures.
+def first_guess(hierarchy: Hierarchy, arrays, key, starts: int = 6):
+    """Fit a galaxy without departures from several starts, then its departures.
 
     What has no effect without departures (scatters, lengths) stays at its prior.
 
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    arrays : dict
+    key : jax.Array
+    starts : int
+        The prior's median and draws from the prior: calibrations have two branches.
+
     Returns
     -------
-    theta, z
+    theta : array, (galaxy,)
+    z : array, (1, latent)
     told : array of bool, (galaxy,)
         What has an effect without departures.
     """
-    galaxy, latents = hierarchy.sizes
-    theta, z = hierarchy.prior_points(key, 1)[0], jnp.zeros((1, latents))
+    points = hierarchy.prior_points(key, starts)
+    z = jnp.zeros((1, hierarchy.sizes[1]))
     seen = jax.jit(jax.grad(lambda t: hierarchy.pointwise(arrays, t, z).sum()))
-    told = np.abs(np.asarray(seen(theta))) > 1e-9
-    still, moving = np.zeros(latents, bool), np.ones(latents, bool)
-    theta, z = descend(hierarchy, arrays, theta, z, np.concatenate([told, still]))
-    theta, z = descend(hierarchy, arrays, theta, z, np.concatenate([told, moving]))
-    return theta, z, told
+    told = np.abs(np.asarray(seen(points[0]))) > 1e-9
+    plain = [
+        climb_down(hierarchy, arrays, jnp.where(told, point, points[0]), told)
+        for point in points
+    ]
+    heights = [float(hierarchy.potential(arrays, theta, z)) for theta in plain]
+    theta = plain[int(np.nanargmin(heights))]
+    free = np.concatenate([told, np.ones(z.size, bool)])
+    return *descend(hierarchy, arrays, theta, z, free), told
+
+
+@partial(jax.jit, static_argnums=0)
+def _plain(hierarchy, arrays, theta):
+    """Potential, slope and curvature of a galaxy without departures."""
+    z = jnp.zeros((1, hierarchy.sizes[1]))
+
+    def potential(t):
+        return hierarchy.potential(arrays, t, z)
+
+    return *jax.value_and_grad(potential)(theta), jax.hessian(potential)(theta)
+
+
+def climb_down(hierarchy: Hierarchy, arrays, theta, told):
+    """Move a galaxy without departures to the nearest mode, in steps it can trust.
+
+    From a draw of the prior fluxes may be wrong by orders of magnitude, and an
+    unguarded step from there leads anywhere.
+    """
+    start = np.array(theta)
+
+    def look(moved):
+        point = start.copy()
+        point[told] = moved
+        value, slope, bend = map(np.asarray, _plain(hierarchy, arrays, point))
+        fine = (
+            np.isfinite(value) and np.isfinite(slope).all() and np.isfinite(bend).all()
+        )
+        if not fine:
+            return 1e15, np.zeros(told.sum()), np.eye(told.sum())
+        return float(value), slope[told], bend[np.ix_(told, told)]
+
+    start[told] = scipy.optimize.minimize(
+        lambda x: look(x)[0],
+        start[told],
+        jac=lambda x: look(x)[1],
+        hess=lambda x: look(x)[2],
+        method="trust-exact",
+        options={"initial_trust_radius": 0.3, "max_trust_radius": 3.0, "maxiter": 100},
+    ).x
+    return jnp.asarray(start)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,16 +1,13 @@
-"""The point-spread function of the IFU, and how it blurs maps of lines.
+"""The point-spread function of the IFU.
 
-The PSF hardly changes across one line, so that each line's map is blurred by itself,
-before the spectrum is made. Maps are (y, x), x increasing to the right and y upwards.
+Maps are (y, x), x increasing to the right and y upwards.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from metalgrad import cards
 
@@ -24,7 +21,6 @@ BEYOND = (
 )
 SIZE = "{} is {:g} where arcsec above 0 are expected; were they lost on the way?"
 DARK = "{} has the sum {:g} where finite pixels of a positive sum are expected; mend it"
-EVEN = "kernel has the shape {} where odd sizes are expected; resample it, as ImagePSF"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +47,11 @@ class PSF:
     def scaled(self, factor) -> "PSF":
         """Return a PSF ``factor`` times as wide at every wavelength."""
         return replace(self, along=self.along * factor, across=self.across * factor)
+
+    def rounded(self) -> "PSF":
+        """Return a round PSF of the same area: of slices of unknown direction."""
+        width = np.sqrt(self.along * self.across)
+        return replace(self, along=width, across=width)
 
     def fwhm(self, wavelength):
         """Return the FWHM [arcsec] along and across, at observed wavelengths [µm]."""
@@ -131,33 +132,6 @@ class ImagePSF:
         return kernel / kernel.sum()
 
 
-@dataclass(frozen=True, eq=False)
-class Blur:
-    """What the PSF does to the maps of several lines; made by `blur_for`.
-
-    Attributes
-    ----------
-    rows, columns : array, (line, term, y, y) and (line, term, x, x)
-        What mixes rows and columns, for each separable term of a line's kernel.
-    """
-
-    # JAX arrays too, so that a traced function may take both as its arguments.
-    rows: Float[Array | np.ndarray, "line term y y"]
-    columns: Float[Array | np.ndarray, "line term x x"]
-
-    def __call__(
-        self, maps: Float[Array | np.ndarray, "line y x"]
-    ) -> Float[Array, "line y x"]:
-        """Spread the flux of each spaxel over its neighbours.
-
-        The maps, of any unit and kept in their precision, are dark beyond their edges,
-        and what is spread beyond those is lost.
-        """
-        rows, columns = (jnp.asarray(m, maps.dtype) for m in (self.rows, self.columns))
-        mixed = rows @ jnp.asarray(maps)[:, None]
-        return jnp.einsum("ltyi,ltxi->lyx", mixed, columns)
-
-
 @cache
 def nirspec(scale=1.0) -> PSF:
     """Return the PSF of the NIRSpec IFU, ``scale`` times as wide as published.
@@ -199,77 +173,6 @@ def gaussian(along, across, pixel_scale, angle=0.0) -> Float[np.ndarray, "y x"]:
     along, across = y * cosine - x * sine, y * sine + x * cosine
     kernel = np.exp(-0.5 * ((along / sigma[0]) ** 2 + (across / sigma[1]) ** 2))
     return kernel / kernel.sum()
-
-
-def separate(
-    kernel: Float[np.ndarray, "rows columns"],
-    shape: tuple[int, int],
-    tolerance: float = 1e-3,
-) -> tuple[Float[np.ndarray, "term y y"], Float[np.ndarray, "term x x"]]:
-    """Write a convolution as a few products of matrices.
-
-    The terms are the first of the kernel's singular value decomposition, as few as the
-    tolerance allows (one for a Gaussian along the axes), scaled so that they keep its
-    sum and hence the flux. Summed over terms, ``rows @ map @ columns.T`` is the map's
-    convolution, dark beyond its edges.
-
-    Parameters
-    ----------
-    kernel : array, (rows, columns)
-        Odd in size and of positive sum.
-    shape : (int, int)
-        Rows and columns of the map; may be smaller than the kernel.
-    tolerance : float
-        Largest error of a spaxel of the kernel, relative to the kernel's sum. The image
-        of a point source errs nowhere by more than this times its flux.
-    """
-    _require(np.array(kernel.shape) % 2, EVEN.format(kernel.shape))
-    total = kernel.sum()
-    _require(total > 0, DARK.format("kernel", total))
-    left, singular, right = np.linalg.svd(kernel)
-    for terms in range(1, len(singular) + 1):
-        u, v = left[:, :terms] * singular[:terms], right[:terms]
-        scale = total / (u @ v).sum()
-        if np.abs(scale * u @ v - kernel).max() <= tolerance * total:
-            break
-    return _toeplitz(scale * u.T, shape[0]), _toeplitz(v, shape[1])
-
-
-def blur_for(
-    psf: PSF | ImagePSF,
-    wavelengths: Float[np.ndarray, " line"] | Sequence[float],
-    pixel_scale,
-    shape: tuple[int, int],
-    angle=0.0,
-) -> Blur:
-    """Return what blurs the maps of lines at some wavelengths.
-
-    Parameters
-    ----------
-    wavelengths : array, (line,)
-        Observed wavelength of each line [µm].
-    pixel_scale, angle : float
-        As in `PSF.kernel` [arcsec, deg].
-    shape : (int, int)
-        Rows and columns of the maps.
-    """
-    kernels = [psf.kernel(wave, pixel_scale, angle) for wave in wavelengths]
-    pairs = [separate(kernel, shape) for kernel in kernels]
-    most = max(len(rows) for rows, _ in pairs)
-    rows, columns = (
-        np.stack([np.pad(m, [(0, most - len(m)), (0, 0), (0, 0)]) for m in matrices])
-        for matrices in zip(*pairs, strict=True)
-    )
-    return Blur(rows, columns)
-
-
-def _toeplitz(profiles, size):
-    """Matrices (term, size, size) that convolve with odd profiles (term, pixel)."""
-    half = profiles.shape[1] // 2
-    padded = np.pad(profiles, [(0, 0), (size, size)])
-    # Entry (i, j) is what spaxel i receives from j.
-    lag = np.subtract.outer(np.arange(size), np.arange(size))
-    return padded[:, lag + half + size]
 
 
 def _overlap(size, scale):

@@ -18,8 +18,9 @@ LEAST = 16  # good channels of a spectrum without which a stretch says nothing
 CLIP = 5.0  # robust standard deviations
 ROUNDS = 5  # of fit and clip
 BLOCK = 256  # spaxels worked on at a time
+SPIKES = 20  # rounds in which those of a spectrum are found, largest first
 ROUGH = 2.0  # times the usual scatter: no noise, but structure
-TOLERANCE = 0.1  # of a line's height
+TOLERANCE = 0.05  # of the height of the spectrum close by
 SIGMA_PER_MAD = 1.4826  # of a Gaussian
 
 
@@ -218,8 +219,8 @@ def find_outliers(part, velocity, scale) -> Bool[np.ndarray, "spaxel pixel"]:
 
     A voxel is compared with what lines and continuum, fitted to all others, and the
     others' noise foretell.  It is an outlier 5 standard deviations (or 5 times their
-    usual size) and a tenth of the lines' height away: no LSF is known better.  Of
-    neighbours the worst goes first.
+    usual size) and a twentieth of the model's height close by away: neither the LSF nor
+    what resampling does to bright spectra is known better.  The worst go first.
 
     Parameters
     ----------
@@ -244,11 +245,12 @@ def _spikes(part, velocity, scale):
     """Find one outlier of a neighbourhood after the other, (spaxel, pixel)."""
     found = np.zeros(part.flux.shape, dtype=bool)
     rows, size = np.flatnonzero(part.weight.any(axis=1)), None
-    for _ in range(ROUNDS if len(rows) else 0):
+    for _ in range(SPIKES if len(rows) else 0):
         left = _take(replace(part, weight=np.where(found, 0.0, part.weight)), rows)
         off, height = _deviations(left, velocity[rows], scale)
         size = size or max(SIGMA_PER_MAD * np.median(off[left.weight > 0]), 1.0)
         worst = off == maximum_filter1d(off, 2 * LAGS + 1, axis=1)
+        worst &= off > off.max(axis=1, keepdims=True) / 2  # it bends the fit to others
         worst &= off > CLIP * size + TOLERANCE * height
         found[rows] |= worst
         rows = rows[worst.any(axis=1)]
@@ -258,7 +260,7 @@ def _spikes(part, velocity, scale):
 
 
 def _deviations(part, velocity, scale):
-    """Deviation of each voxel from what is foretold, and height of the lines in it.
+    """Deviation of each voxel from what is foretold, and height of the model close by.
 
     Both in standard deviations foretold.  With ``P`` the inverse covariance less what
     the model takes of it, the former is ``(P y)_i / √P_ii``.
@@ -275,6 +277,7 @@ def _deviations(part, velocity, scale):
     whole = np.einsum("sip,sip->si", unit, unit)
     told = np.where(whole - taken > 1e-6 * whole, whole - taken, np.inf)
     off = np.abs(np.einsum("sip,sp->si", unit, left)) / np.sqrt(told)
-    fluxes = best[:, : design.shape[1]]
-    height = np.einsum("sl,slp->sp", fluxes, part.design(velocity, scales))
-    return off, np.abs(height) * np.sqrt(np.where(np.isfinite(told), told, 0.0))
+    raw = part.design(velocity, scales), np.broadcast_to(part.basis, basis.shape)
+    height = np.einsum("st,stp->sp", best, np.concatenate(raw, axis=1))
+    height = maximum_filter1d(np.abs(height), 2 * LAGS + 1, axis=1)
+    return off, height * np.sqrt(np.where(np.isfinite(told), told, 0.0))

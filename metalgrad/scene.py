@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.interpolate import make_interp_spline
 
-from metalgrad.psf import blur_for
+from metalgrad.blur import blur_for
 
 MARGIN = 0.2  # arcsec beyond the data: a FWHM of the PSF at the prism's red end
 CELL = 0.1  # arcsec: the shortest wave has four
@@ -175,7 +175,8 @@ def _blur(psf, wavelengths, pixel, size, places, angle):
         blur = blur_for(psf, wavelengths, pixel, whole, angle)
         pair = blur.rows, blur.columns
     return [
-        matrices[:, :, -grid[0] : n - grid[0]] @ make_interp_spline(place, np.eye(len(place)))(grid)
+        matrices[:, :, -grid[0] : n - grid[0]]
+        @ make_interp_spline(place, np.eye(len(place)))(grid)
         for matrices, grid, n, place in zip(pair, fine, size, places, strict=True)
     ]
 
@@ -185,7 +186,9 @@ def _waves(places, count, side, finest):
     half = WIDER * count * side / 2
     number = np.clip(int(2 * half / finest), 2, MOST)
     frequency = np.arange(1, number + 1) * np.pi / (2 * half)
-    x = np.clip((places - (count - 1) / 2) * side, -half, half)  # and are no more beyond
+    x = np.clip(
+        (places - (count - 1) / 2) * side, -half, half
+    )  # and are no more beyond
     return np.sin(frequency * (x[:, None] + half)) / np.sqrt(half), frequency
 
 

@@ -1,23 +1,33 @@
 """Draw a mock observation of a target from the model, in the layout of real ones."""
 
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
 import astropy.units as u
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 from astropy.wcs import WCS
 from numpyro import handlers
+from scipy.spatial.distance import cdist
 
 from metalgrad import dust, geometry, lines
+from metalgrad.blur import blur_for
 from metalgrad.compression import compress
 from metalgrad.cubes import FLUX_DENSITY, Cube
 from metalgrad.hierarchy import SIGNED
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.lsf import prism
 from metalgrad.model import load_model
+from metalgrad.psf import PSF, nirspec
 from metalgrad.spaxels import Spaxels
+from metalgrad.textures import Canvas, Texture
 from metalgrad.windows import find_complexes, templates
 
 PIXEL = 0.05  # arcsec: Venturi et al. (2024), Sect. 2.1
+NIRSPEC = nirspec()
 GRID = (0.6025, 5.3025, 941)  # µm: first and last centre, bins, as jwst 3.0 drizzles
 HALF_LIGHT = 1.6783  # half-light radius of an exponential disc in scale lengths
 
@@ -29,6 +39,8 @@ def simulate(
     model=None,
     truth: dict | None = None,
     width: float | None = None,
+    length: float = 0.6,
+    psf: PSF | None = NIRSPEC,
     lsf_scale: float = 0.9,
     velocity_scatter: float = 40.0,
     equivalent_width: float = 100.0,
@@ -39,8 +51,9 @@ def simulate(
     The galaxy is an exponential disc of the published effective radius, its [O III]
     flux in the published aperture that of the source at the centre (the paper gives no
     positions of the others), its metallicity and dust that source's, its slope the
-    published one.  Noise is white, and such that line fluxes in that aperture have the
-    published errors.  There is no PSF.
+    published one.  What departs from that departs smoothly, over a length, and the PSF
+    blurs it all.  Noise is white, and such that line fluxes in that aperture have the
+    published errors.
 
     Parameters
     ----------
@@ -54,6 +67,10 @@ def simulate(
         use, and ``central``; what is not given comes from the card, or is drawn.
     width : float, optional
         Side of the field [arcsec]; 2.6 target radii by default.
+    length : float
+        Of the correlation of departures [kpc]; 0 for spaxels that depart alone.
+    psf : PSF or None
+        Its slices stand along the columns of the map.
     lsf_scale : float
         Width of the LSF relative to its table.
     velocity_scatter : float
@@ -76,11 +93,15 @@ def simulate(
     source = _central_source(target)
     rng = np.random.default_rng(seed)
     wcs, position, shape = _grid(target, width or 2.6 * target.radius)
-    light = _light(position, target, source)
+    light = _light(position, target)
     truth = _default_truth(target, source) | (truth or {})
-    names, flux, truth = _draw_lines(
-        model or load_model("gradient"), position, light, truth, target, seed
+    model = replace(
+        model or load_model("gradient"),
+        texture=Painted(light, _root(position, length), (psf, shape), target.redshift),
     )
+    names, flux, truth = _draw_lines(model, position, truth, target, seed)
+    seen = flux[_aperture(position, target), names.index("OIII")].sum()
+    flux = flux * source["OIII"][0] / seen
     edges = _edges()
     velocity = velocity_scatter * rng.normal(size=len(position))
     scale = np.full(len(velocity), lsf_scale)
@@ -132,12 +153,15 @@ def _grid(target, width):
     return wcs, np.asarray(plane) * target.kpc_per_arcsec, (side, side)
 
 
-def _light(position, target, source):
-    """Flux of [O III] in each spaxel [1e-20 erg/s/cm²]."""
-    radius = np.hypot(*position.T)
-    light = np.exp(-radius * HALF_LIGHT / target.effective_radius)
-    inside = radius <= target.published["aperture"] * target.kpc_per_arcsec
-    return light * source["OIII"][0] / light[inside].sum()
+def _light(position, target):
+    """Log10 brightness of an exponential disc."""
+    return -np.hypot(*position.T) * HALF_LIGHT / target.effective_radius / np.log(10)
+
+
+def _aperture(position, target):
+    """Which spaxels lie in the published aperture."""
+    limit = target.published["aperture"] * target.kpc_per_arcsec
+    return np.hypot(*position.T) <= limit
 
 
 def _default_truth(target, source):
@@ -159,7 +183,70 @@ def _default_truth(target, source):
     }
 
 
-def _draw_lines(model, position, light, truth, target, seed):
+@dataclass(frozen=True, eq=False)
+class Painted(Texture, Canvas):
+    """A canvas on which the light is given, and every spaxel of a map is a cell.
+
+    Attributes
+    ----------
+    light : array, (cell,)
+        Log10 brightness in [O III].
+    root : array, (cell, cell)
+        Square root of the correlation of departures.
+    optics : tuple
+        The PSF, or None, and the shape of the map.
+    redshift : float
+    """
+
+    light: np.ndarray
+    root: np.ndarray
+    optics: tuple
+    redshift: float
+    data: LineLikelihood | None = None
+    smooth: ClassVar[bool] = True
+
+    def sample(self, data):
+        """Take the place of data."""
+        return replace(self, data=data)
+
+    @property
+    def position(self):
+        """Of the cells."""
+        return self.data.position
+
+    def draw(self, name, *width, length=None):
+        """Draw departures with the one length of this canvas."""
+        del length
+        with numpyro.plate("cell", len(self.root)):
+            normals = dist.Normal().expand(width).to_event(len(width))
+            return jnp.tensordot(self.root, numpyro.sample(name, normals), axes=1)
+
+    def see(self, flux):
+        """Set the light, and blur it."""
+        names = self.data.lines
+        flux *= (10**self.light / flux[:, names.index("OIII")])[:, None]
+        psf, shape = self.optics
+        if psf is None:
+            return flux
+        observed = lines.wavelengths(names) * (1 + self.redshift)
+        maps = blur_for(psf, observed, PIXEL, shape)(flux.T.reshape(-1, *shape))
+        return maps.reshape(len(names), -1).T
+
+    def at_spaxels(self, values):
+        """Cells are spaxels."""
+        return values
+
+
+def _root(position, length):
+    """Square root of a Matérn-3/2 correlation, (cell, cell)."""
+    if length == 0:
+        return np.eye(len(position))
+    distance = np.sqrt(3) * cdist(position, position) / length
+    correlation = (1 + distance) * np.exp(-distance)
+    return np.linalg.cholesky(correlation + 1e-6 * np.eye(len(position)))
+
+
+def _draw_lines(model, position, truth, target, seed):
     """Line names, their fluxes in every spaxel, and the truth that made them."""
     windows = find_complexes(_edges(), target.redshift, prism())
     names = tuple(name for window in windows for name in window.lines)
@@ -178,9 +265,7 @@ def _draw_lines(model, position, light, truth, target, seed):
     values = dict(truth)
     central = values.pop("central")
     values["level"] = central + values.get("slope", 0.0) * float(data.pivot)
-    bright = np.log10(light) - data.typical[data.lines.index("OIII")]
-    values |= {"brightness": 0.0, "fading": 0.0, "clumpiness": 1.0}
-    values["brightness_offset"] = jnp.asarray(bright)
+    values |= dict.fromkeys(("brightness", "fading"), 0.0)
     values |= {f"{name}{SIGNED}": value for name, value in values.items()}
     seeded = handlers.seed(handlers.substitute(model, values), jax.random.key(seed))
     trace = handlers.trace(seeded).get_trace(data)
@@ -189,7 +274,7 @@ def _draw_lines(model, position, light, truth, target, seed):
         for name, site in trace.items()
         if site["type"] == "sample"
         and jnp.ndim(site["value"]) == 0
-        and name not in values
+        and name not in (*values, "clumpiness")
     }
     truth = truth | drawn | {"pivot": float(data.pivot)}
     return data.lines, np.asarray(trace["line_flux"]["value"], float), truth

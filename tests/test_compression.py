@@ -1,22 +1,33 @@
 """Compressed spectra against whole ones, and against mocks made by Astropy."""
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.modeling.models import Gaussian1D
-from numpy.testing import assert_allclose
-from scipy.linalg import null_space
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.linalg import null_space, toeplitz
 from scipy.stats import multivariate_normal
 
 from metalgrad import cards
-from metalgrad.compression import compress
+from metalgrad.compression import compress, correlated, drop_outliers
+from metalgrad.cubes import Cube
 from metalgrad.lsf import constant, prism
+from metalgrad.noise import NoiseCorrelation, measure_correlation, temper
 from metalgrad.spaxels import Spaxels
+from metalgrad.targets import Target
 from metalgrad.tuning import Tuning
 from metalgrad.windows import cut, find_complexes, templates
+
+PATH = Path(__file__).parents[1] / "benchmarks" / "independent.py"
+_spec = importlib.util.spec_from_file_location("independent", PATH)
+independent = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(independent)
 
 LIGHT = 299_792.458  # km/s
 
@@ -87,7 +98,17 @@ def draw_tuning(spaxels, seed):
     )
 
 
-def dense_complex(part, tuning, c, spaxel):
+def correlate(part, correlation):
+    """Correlation matrix of a complex's channels, that of its middle."""
+    count = part.weight.shape[1]
+    if correlation is None:
+        return np.eye(count)
+    edges = prism_edges()[[part.window.pixels.start, part.window.pixels.stop]]
+    lags = correlation.spectral_at(edges.mean())
+    return toeplitz(np.pad(lags, (0, count))[:count])
+
+
+def dense_complex(part, tuning, c, spaxel, matrix):
     """Return the density of one complex's channels, from a dense covariance."""
     good = part.weight[spaxel] > 0
     spectrum, basis = part.flux[spaxel, good], part.basis[:, good]
@@ -98,9 +119,11 @@ def dense_complex(part, tuning, c, spaxel):
     def design(velocity, width):
         return part.design(np.array(velocity), np.array(width))[:, good]
 
-    sharp = np.sqrt(part.weight[spaxel, good])
-    rows = np.concatenate([design(velocity, width), basis]) * sharp
-    solution = np.linalg.lstsq(rows.T, spectrum * sharp, rcond=1e-12)[0]
+    error = part.weight[spaxel, good] ** -0.5
+    noise = matrix[good][:, good] * error * error[:, None]
+    sharp = np.linalg.inv(np.linalg.cholesky(noise))
+    rows = np.concatenate([design(velocity, width), basis])
+    solution = np.linalg.lstsq(sharp @ rows.T, sharp @ spectrum, rcond=1e-12)[0]
     best = solution[: len(part.window.lines)]
     slopes = np.stack(
         [
@@ -112,7 +135,7 @@ def dense_complex(part, tuning, c, spaxel):
     )
     shift = np.hypot(tuning.velocity_error[spaxel], tuning.offset_error[c])
     spread = [shift, tuning.scale_error[c]]
-    covariance = np.diag(sharp**-2.0) + slopes.T @ np.diag(np.square(spread)) @ slopes
+    covariance = noise + slopes.T @ np.diag(np.square(spread)) @ slopes
     # a flat continuum is integrated out: what is left is the complement of its span
     beside = null_space(basis).T
     jacobian = -0.5 * np.linalg.slogdet(basis @ basis.T)[1]
@@ -126,14 +149,29 @@ def dense_complex(part, tuning, c, spaxel):
     return log_density
 
 
+SPECTRAL = np.array([1.0, 0.74, 0.37, 0.10, 0.03])
+CORRELATIONS = {
+    "white": None,
+    "correlated": NoiseCorrelation(np.ones((1, 1)), SPECTRAL),
+    "changing": NoiseCorrelation(
+        np.ones((1, 1)),
+        SPECTRAL,
+        wavelength=np.array([0.8, 2.0, 5.0]),
+        local=np.array([SPECTRAL, [1.0, -0.3, 0.0, 0.0, 0.0], [1.0, 0.4, 0, 0, 0.1]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("correlation", CORRELATIONS)
 @pytest.mark.parametrize("spoilt", [False, True], ids=["whole", "spoilt"])
 @pytest.mark.parametrize("redshift", [1.07, 2.3, 4.9, 6.4, 7.88])
-def test_compressed_density_is_that_of_the_spectrum(redshift, spoilt):
+def test_compressed_density_is_that_of_the_spectrum(redshift, spoilt, correlation):
+    correlation = CORRELATIONS[correlation]
     seed = int(100 * redshift)
     spaxels = noise_like_a_spectrum(seed, redshift)
     spaxels = spoil(spaxels, seed) if spoilt else spaxels
     tuning = draw_tuning(spaxels, seed)
-    data, same = compress(spaxels, tuning=tuning)
+    data, same = compress(spaxels, tuning=tuning, correlation=correlation)
     assert same is tuning
     windows = find_complexes(spaxels.edges, redshift, prism())
     parts = [cut(spaxels, window, prism()) for window in windows]
@@ -150,14 +188,18 @@ def test_compressed_density_is_that_of_the_spectrum(redshift, spoilt):
             start = 0
             for c, part in enumerate(parts):
                 own = slice(start, start := start + len(part.window.lines))
-                density = dense_complex(part, tuning, c, spaxel)
+                matrix = correlate(part, correlation)
+                density = dense_complex(part, tuning, c, spaxel, matrix)
                 expected[spaxel] += density(flux[spaxel, own], scale[c])
         assert_allclose(found, expected, rtol=1e-7)
 
 
-def test_a_lost_complex_says_nothing():
+@pytest.mark.parametrize("correlation", CORRELATIONS)
+def test_a_lost_complex_says_nothing(correlation):
     spaxels = spoil(noise_like_a_spectrum(3, 4.9), 3)
-    data, _ = compress(spaxels, tuning=draw_tuning(spaxels, 3))
+    correlation = CORRELATIONS[correlation]
+    tuning = draw_tuning(spaxels, 3)
+    data, _ = compress(spaxels, tuning=tuning, correlation=correlation)
     lost = data.row_complex == 0
     assert data.dof[1, 0] == data.misfit[1, 0] == 0
     assert not data.root[1, lost].any()
@@ -168,6 +210,131 @@ def test_a_lost_complex_says_nothing():
     last = data.row_complex == len(data.complexes) - 1
     assert np.isinf(error[2, last]).all()
     assert data.dof[2, -1] == 0
+
+
+# ------------------------------------------------------------------ correlated noise
+
+LINES = ("OII", "Hbeta", "OIII", "Halpha")
+
+
+def observe(path, seed, **settings):
+    """Half an arcsecond of a mock of benchmarks/independent.py, and where it is."""
+    settings = {"wave": (2.3025, 5.2025, 581), "width": 1.0} | settings
+    truth = independent.mock(path, seed=seed, slope=-0.05, **settings)
+    target = Target(
+        name="mock",
+        position=SkyCoord(truth["ra"], truth["dec"], unit="deg"),
+        redshift=truth["redshift"],
+        kpc_per_arcsec=truth["kpc_per_arcsec"],
+        radius=0.35,
+    )
+    return Spaxels.select(Cube.read(path), target)
+
+
+@pytest.fixture(scope="module")
+def mocks(tmp_path_factory):
+    """Mocks with the noise of a drizzled cube, and the same galaxies without."""
+    path = tmp_path_factory.mktemp("mocks") / "mock.fits"
+    calm = {"noise": 0, "flagged": 0}
+    return [(observe(path, s), observe(path, s, **calm)) for s in (1, 2, 3)]
+
+
+def best(data):
+    """Fluxes and errors of the main lines, (spaxel, line)."""
+    columns = [data.lines.index(name) for name in LINES]
+    return [values[:, columns] for values in data.best_flux()]
+
+
+def reduced_misfit(data):
+    lines = np.array([len(names) for names in data.complexes])
+    return data.misfit.sum(axis=0) / (data.dof - lines).sum(axis=0)
+
+
+def test_errors_of_correlated_noise_are_honest(mocks):
+    """Pulls of single spaxels against the same galaxy observed without noise."""
+    pulls, bare, misfit = [], [], []
+    for spaxels, calm in mocks:
+        truth = best(compress(calm)[0])[0]
+        correlation = measure_correlation(spaxels)
+        cleaned, _ = drop_outliers(spaxels, correlation=correlation)
+        data, _ = compress(cleaned, correlation=correlation)
+        misfit.append(reduced_misfit(data))
+        for found, likelihood in ((pulls, data), (bare, compress(spaxels)[0])):
+            flux, error = best(likelihood)
+            found.append((flux - truth) / error)
+    # as good as 100 independent spaxels: the sd of their pulls is known to 7 %
+    assert_allclose(np.std(np.concatenate(pulls), axis=0), 1.0, atol=0.2)
+    assert np.std(np.concatenate(pulls)) == pytest.approx(1.0, abs=0.1)
+    assert np.all(np.std(np.concatenate(bare), axis=0) > 1.4)
+    # velocity and width have been fitted too
+    assert_allclose(np.mean(misfit, axis=0), 0.97, atol=0.06)
+
+
+def test_one_call_does_it_all(mocks):
+    spaxels, _ = mocks[0]
+    data, tuning, correlation = correlated(spaxels)
+    cleaned, _ = drop_outliers(spaxels, correlation=correlation)
+    lost = np.isinf(cleaned.error) & np.isfinite(spaxels.error)
+    # 2 in 10000 voxels of some 250 channels
+    assert 1 <= lost.sum() <= 20
+    assert not cleaned.flux[lost].any()
+    expected, same = compress(cleaned, correlation=correlation)
+    assert_array_equal(same.velocity, tuning.velocity)
+    factor = correlation.spatial_inflation(index=spaxels.index)
+    assert factor > 3
+    assert_allclose(best(data)[1], best(expected)[1] * np.sqrt(factor))
+    assert_allclose(data.root, temper(expected, factor).root)
+    assert_allclose(reduced_misfit(data), 1.0, atol=0.12)
+
+
+def same(one, other):
+    for name in ("root", "white", "misfit", "dof", "log_norm"):
+        assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_white_correlation_changes_nothing():
+    spaxels = noise_like_a_spectrum(5, 4.9, 6)
+    data, tuning = compress(spaxels)
+    white = NoiseCorrelation(np.ones((1, 1)), np.eye(1, 6)[0])
+    found, others = compress(spaxels, correlation=white)
+    same(found, data)
+    assert_array_equal(others.velocity_error, tuning.velocity_error)
+
+
+def test_white_noise_is_left_as_it_is(tmp_path):
+    calm = {"spatial": (), "spectral": (), "outliers": 0}
+    spaxels = observe(tmp_path / "mock.fits", 1, **calm)
+    data, _, correlation = correlated(spaxels)
+    assert correlation.spatial_inflation(index=spaxels.index) < 1.02
+    assert_allclose(best(data)[1], best(compress(spaxels)[0])[1], rtol=0.03)
+
+
+def test_too_few_channels_tell_nothing():
+    """Two windows of lines and hardly a channel beside them."""
+    whole = noise_like_a_spectrum(6, 4.9, 4)
+    pixels = find_complexes(whole.edges, 4.9, prism(), ("Hbeta", "OIII"))[0].pixels
+    near = slice(pixels.start - 3, pixels.stop + 3)
+    edges = whole.edges[near.start : near.stop + 1]
+    spaxels = replace(
+        whole, flux=whole.flux[:, near], error=whole.error[:, near], edges=edges
+    )
+    data, _, correlation = correlated(spaxels, names=("Hbeta", "OIII"))
+    assert np.isinf(correlation.spectral_error[1:]).all()
+    same(data, compress(spaxels, names=("Hbeta", "OIII"))[0])
+
+
+def test_one_spectrum_knows_its_channels(mocks):
+    """The brightest spaxel alone, as a slit would have it."""
+    spaxels, _ = mocks[0]
+    one = int(np.argmax(best(compress(spaxels)[0])[0][:, 2]))
+    fields = ("flux", "error", "position", "index")
+    alone = replace(spaxels, **{f: getattr(spaxels, f)[[one]] for f in fields})
+    data, _, correlation = correlated(alone)
+    assert correlation.spatial_inflation(index=alone.index) == 1.0
+    assert correlation.spectral[1] == pytest.approx(0.74, abs=0.15)
+    bare, _ = compress(alone)
+    assert np.all(best(data)[1] > 1.2 * best(bare)[1])
+    assert np.all(best(data)[1] < 2.5 * best(bare)[1])
 
 
 # ------------------------------------------------------------------------ templates

@@ -152,14 +152,6 @@ def test_correlation_may_change_along_the_spectrum():
     assert found.line_inflation(1.5, 2.0) < found.line_inflation(1.5, 6.0)
 
 
-def test_every_line_of_the_table_is_masked():
-    edges = np.arange(0.7, 5.2, 0.004)
-    free = line_free(edges, 5.3, prism())
-    for rest in (0.3727092, 0.3835397, 0.4471479 * 1.0003, 0.6732674):
-        assert not free[np.searchsorted(edges, rest * 6.3) - 1]
-    assert free[np.searchsorted(edges, 0.55 * 6.3)]
-
-
 def test_the_pipelines_own_noise(shared):
     """PROVENANCE: neighbours 0.58 and 0.56 in space, 0.74 and 0.37 in wavelength."""
     path = shared / "pipeline_s3d" / "synthetic_prism_s3d_cutout.fits.gz"

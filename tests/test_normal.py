@@ -3,10 +3,19 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.linalg import null_space
+from scipy.linalg import null_space, solve_triangular, toeplitz
 from scipy.stats import multivariate_normal
 
-from metalgrad.normal import decompose, normal_equations, square_root, whiten
+from metalgrad.normal import (
+    FLOOR,
+    band_cholesky,
+    band_solve,
+    decompose,
+    make_definite,
+    normal_equations,
+    square_root,
+    whiten,
+)
 
 RNG = np.random.default_rng(7)
 SPAXELS, LINES, TERMS, PIXELS = 3, 2, 4, 17
@@ -140,3 +149,54 @@ def test_nothing_to_invert_is_no_error():
     assert found.inverse().shape == (3, 0, 0)
     assert found.rank.tolist() == [0, 0, 0]
     assert found.log_det.tolist() == [0, 0, 0]
+
+
+# ------------------------------------------------------------------ correlated noise
+
+
+def correlation_matrix(lags, count):
+    return toeplitz(np.pad(lags, (0, count))[:count])
+
+
+@pytest.mark.parametrize("lags", [[1.0], [1.0, -0.4], [1.0, 0.74, 0.37, 0.1, 0.03]])
+@pytest.mark.parametrize("count", [3, 30])
+def test_banded_factor_is_that_of_the_good_channels(lags, count):
+    rng = np.random.default_rng(count)
+    good = rng.uniform(size=(5, count)) < [[0.0], [0.5], [0.8], [0.9], [1.0]]
+    factor = band_cholesky(np.array(lags), good)
+    rows = rng.normal(size=(5, 2, count)) * good[:, None, :]
+    found = band_solve(factor, rows)
+    for spaxel, kept in enumerate(good):
+        inner = correlation_matrix(lags, count)[kept][:, kept]
+        lower = np.linalg.cholesky(inner)
+        expected = solve_triangular(lower, rows[spaxel][:, kept].T, lower=True).T
+        assert_allclose(found[spaxel][:, kept], expected, atol=1e-12)
+        assert not found[spaxel][:, ~kept].any()
+        log_det = 2 * np.log(factor[:, 0, spaxel]).sum()
+        assert_allclose(log_det, np.linalg.slogdet(inner)[1], atol=1e-12)
+
+
+def test_one_factor_serves_many():
+    good = RNG.uniform(size=(1, 12)) < 0.8
+    factor = band_cholesky(np.array([1.0, 0.5, 0.1]), good)
+    rows = RNG.normal(size=(4, 3, 12)) * good
+    found = band_solve(factor, rows)
+    for row in range(4):
+        assert_allclose(found[row : row + 1], band_solve(factor, rows[row : row + 1]))
+
+
+def test_definite_correlations_stay():
+    lags = np.array([1.0, 0.74, 0.37, 0.10, 0.03])
+    assert make_definite(lags, 80) is not lags
+    assert_allclose(make_definite(lags, 80), lags, rtol=0, atol=0)
+    assert_allclose(make_definite(np.ones(1), 80), [1.0])
+
+
+@pytest.mark.parametrize("lags", [[1.0, 0.8], [1.0, 0.74, 0.1], [1.0, 0.9, 0.7, 0.5]])
+def test_others_are_shrunk_no_more_than_they_must(lags):
+    found = make_definite(np.array(lags), 60)
+    assert found[0] == 1.0
+    assert_allclose(found[1:] / lags[1:], found[1] / lags[1])
+    assert 0 < found[1] < lags[1]
+    least = np.linalg.eigvalsh(correlation_matrix(found, 60))[0]
+    assert_allclose(least, FLOOR, rtol=1e-8)

@@ -1,11 +1,13 @@
 """Velocities, widths and fluxes of mocks that Astropy made."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from astropy.modeling.models import Gaussian1D
 from numpy.testing import assert_allclose
+from scipy.linalg import toeplitz
 from scipy.stats import chi2, norm
 
 from metalgrad import cards
@@ -153,6 +155,38 @@ def test_offsets_are_within_their_errors():
     found = [weigh(velocity, scale, one, 1.0) for one in np.moveaxis(surface, 2, 0)]
     offset, _, _, _, error = np.array(found).T
     assert error.mean() < 100  # the prior's 500 plays no part
+    assert_honest((offset - OFFSET) / error)
+
+
+def test_many_nodes_at_once():
+    part = faint_cut(3, seed=13)
+    velocity, scale = np.array([-90.0, 0.0, 200.0]), np.array([0.6, 0.8, 1.1])
+    found = gain(part.total(), velocity, scale)
+    for node in range(3):
+        assert found[node] == gain(part.total(), velocity[node], scale[node])[0]
+
+
+def test_widths_of_spaxels_that_share_their_noise_are_less_certain():
+    part = faint_cut(200, seed=14)
+    alone, together = tune([part]), tune([part], 4.0)
+    ratio = together.scale_error / alone.scale_error
+    assert_allclose(ratio, 2.0, rtol=0.15)
+    assert_allclose(together.offset_error / alone.offset_error, 2.0, rtol=0.15)
+    assert_allclose(together.velocity_error, alone.velocity_error, rtol=0.2)
+
+
+def test_offsets_in_correlated_noise_are_within_their_errors():
+    part, lags = faint_cut(200, seed=15), np.array([1.0, 0.74, 0.37, 0.10, 0.03])
+    rng, channels = np.random.default_rng(15), part.flux.shape[1]
+    covariance = toeplitz(np.pad(lags, (0, channels - len(lags))))
+    noise = rng.multivariate_normal(np.zeros(channels), covariance, 200)
+    clear = part.design(np.array(OFFSET), np.array(SCALE))
+    own = [FLUXES[name] for name in part.window.lines] @ clear + 3.0
+    part = replace(part, flux=own + noise / np.sqrt(part.weight), correlation=lags)
+    velocity, scale = np.arange(-700.0, 901.0, 80.0), np.arange(0.4, 1.31, 0.06)
+    surface = np.array([[gain(part.white, v, s) for s in scale] for v in velocity])
+    found = [weigh(velocity, scale, one, 1.0) for one in np.moveaxis(surface, 2, 0)]
+    offset, _, _, _, error = np.array(found).T
     assert_honest((offset - OFFSET) / error)
 
 
