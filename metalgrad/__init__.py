@@ -3,22 +3,30 @@
 from importlib import import_module
 
 from metalgrad.calibrations import Calibration, load_calibration
+from metalgrad.checks import ConvergenceWarning
 from metalgrad.compression import compress
 from metalgrad.cubes import Cube
 from metalgrad.fields import Flat, LinearGradient
 from metalgrad.inference import fit
 from metalgrad.linemaps import LineMaps
 from metalgrad.model import Model, load_model
+from metalgrad.psf import PSF, ImagePSF, nirspec
 from metalgrad.spaxels import Spaxels
 from metalgrad.targets import Target, load_target
+from metalgrad.textures import Independent, Smooth
 
 __all__ = [
     "Calibration",
+    "ConvergenceWarning",
     "Cube",
     "Flat",
+    "ImagePSF",
+    "Independent",
     "LineMaps",
     "LinearGradient",
     "Model",
+    "PSF",
+    "Smooth",
     "Spaxels",
     "Target",
     "compress",
@@ -26,6 +34,7 @@ __all__ = [
     "load_calibration",
     "load_model",
     "load_target",
+    "nirspec",
 ]
 LAZY = ("plot",)  # what would draw in matplotlib
 

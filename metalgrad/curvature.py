@@ -32,24 +32,26 @@ class Expansion:
     """A Gaussian approximation of the posterior, as an affine map of white noise.
 
     ``theta = theta0 + stretch @ eta`` and
-    ``z = z0 + bridge @ (theta - theta0) + root @ xi``, spaxel by spaxel.
+    ``z = z0 + bridge @ (theta - theta0) + root @ xi``, unit by unit.
 
     Attributes
     ----------
     theta : array, (galaxy,)
-    z : array, (spaxel, latent)
+    z : array, (unit, latent)
     stretch : array, (galaxy, galaxy)
-    bridge : array, (spaxel, latent, galaxy)
-    root : array, (spaxel, latent, latent)
+    bridge : array, (unit, latent, galaxy)
+    root : array, (unit, latent, latent), or (told, latent) twice
+        Where the latents are many, and the data tell a few combinations: ``root`` is
+        the identity plus the product of the two, the first transposed.
     log_evidence : float
         Laplace approximation.
     """
 
     theta: Float[Array, " galaxy"]
-    z: Float[Array, "spaxel latent"]
+    z: Float[Array, "unit latent"]
     stretch: Float[Array, "galaxy galaxy"]
-    bridge: Float[Array, "spaxel latent galaxy"]
-    root: Float[Array, "spaxel latent latent"]
+    bridge: Float[Array, "unit latent galaxy"]
+    root: Float[Array, "unit latent latent"] | tuple
     log_evidence: float
 
     @property
@@ -64,6 +66,9 @@ def unwhiten(arrays, eta, xi):
     step = arrays["stretch"] @ eta
     bridge = arrays["bridge"].reshape(-1, step.size)  # one matrix product is quickest
     centre = arrays["z"] + (bridge @ step).reshape(xi.shape)
+    if isinstance(arrays["root"], tuple):
+        shrink, axes = arrays["root"]
+        return arrays["theta"] + step, centre + xi + (xi @ axes.T) @ shrink
     return arrays["theta"] + step, centre + jnp.einsum("sij,sj->si", arrays["root"], xi)
 
 

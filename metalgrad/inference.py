@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from metalgrad import collapse, curvature, lines, pilot
 from metalgrad.checks import warn
-from metalgrad.compression import compress
+from metalgrad.compression import correlated
 from metalgrad.hierarchy import Hierarchy, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.linemaps import LineMaps
@@ -41,7 +41,8 @@ STATISTICS = {
 def likelihood(data, psf=NIRSPEC, slice_angle=None) -> LineLikelihood:
     """Turn any kind of data into a Gaussian likelihood of line fluxes.
 
-    A cube's likelihood knows where its light comes from, too.
+    Noise is correlated as the line-free channels say, and a cube's likelihood knows
+    where its light comes from, too.
 
     Parameters
     ----------
@@ -53,13 +54,13 @@ def likelihood(data, psf=NIRSPEC, slice_angle=None) -> LineLikelihood:
         return from_line_maps(data)
     if not isinstance(data, Spaxels):
         return data
-    compressed = compress(data)[0]
+    compressed = correlated(data)[0]
     if data.pixel_scale is None or np.ptp(data.index, axis=0).min() < LEAST_MAP:
         return compressed
     if psf is not None and slice_angle is None:
         psf = psf.rounded() if isinstance(psf, PSF) else psf
     observed = lines.wavelengths(compressed.lines) * (1 + data.redshift)
-    scene = lay_out(data, observed, psf, angle=slice_angle or 0.0)
+    scene = lay_out(data, compressed.signal(), observed, psf, angle=slice_angle or 0.0)
     return replace(compressed, scene=scene)
 
 

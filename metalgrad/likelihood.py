@@ -188,12 +188,14 @@ class LineLikelihood:
             scene=None if self.scene is None else self.scene.keep(kept),
         )
 
+    def signal(self) -> np.ndarray:
+        """S/N squared of each spaxel, less what noise alone gives, (spaxel,)."""
+        square = np.sum(np.asarray(self.white, float) ** 2, axis=-1)
+        return np.clip(square - len(self.lines), 1e-6, None)
+
     def _find_pivot(self):
-        signal = np.sum(np.asarray(self.white, float) ** 2, axis=-1)
-        weight = np.clip(signal - len(self.lines), 1e-6, None)
-        return np.array(
-            np.average(np.hypot(*np.asarray(self.position).T), weights=weight)
-        )
+        radius = np.hypot(*np.asarray(self.position).T)
+        return np.array(np.average(radius, weights=self.signal()))
 
     def _find_typical(self):
         columns, white = np.asarray(self.root, float), np.asarray(self.white, float)

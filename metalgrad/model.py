@@ -197,7 +197,7 @@ class Model:
         """Draw what single spaxels depart by from smooth light, all lines alike."""
         if not canvas.smooth:  # each has a brightness of its own already
             return None
-        return LN10 * numpyro.sample("clumpiness", self.clumpiness)
+        return LN10 * fields.sample_amplitude("clumpiness", self.clumpiness)
 
     def sample_noise(self, data) -> Float[Array, " complex"]:
         """Draw the noise scale of each complex; 1 where the data cannot tell it."""

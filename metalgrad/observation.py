@@ -46,11 +46,13 @@ class LineData(Distribution):
         chi2 = jnp.sum(residual**2, axis=-1)
         if self.clumpiness is None:
             return self.data.log_density(chi2, self.noise_scale)
-        # Along the line of brighter and fainter the clumps widen the noise.
-        clump = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
-        clump = self.clumpiness * clump / self.noise_scale[self.data.row_complex]
-        square = jnp.sum(clump**2, axis=-1)
-        share = jnp.sum(clump * residual, axis=-1) / (square + TINY)
-        across = residual - share[:, None] * clump  # subtracted before it is squared
-        chi2 = jnp.sum(across**2, axis=-1) + share**2 * square / (1 + square)
-        return self.data.log_density(chi2, self.noise_scale) - 0.5 * jnp.log1p(square)
+        # Clumps widen the noise along the line of brighter and fainter, and only there.
+        bright = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
+        bright = bright / self.noise_scale[self.data.row_complex]
+        square = jnp.sum(bright**2, axis=-1)
+        unit = bright / jnp.sqrt(square + TINY)[:, None]
+        along = jnp.sum(unit * residual, axis=-1)
+        across = residual - along[:, None] * unit  # subtracted before it is squared
+        wider = self.clumpiness**2 * square
+        chi2 = jnp.sum(across**2, axis=-1) + along**2 / (1 + wider)
+        return self.data.log_density(chi2, self.noise_scale) - 0.5 * jnp.log1p(wider)

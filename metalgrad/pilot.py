@@ -18,6 +18,7 @@ from metalgrad.curvature import Expansion
 from metalgrad.hierarchy import Hierarchy
 
 LEAST = 1e-2  # curvature, where the prior's is 1
+SLIGHT = 0.03  # change of a width that is not worth an axis
 WIDE = 0.3  # of the prior's sd: first guess of what only departures tell
 
 
@@ -192,9 +193,17 @@ def expand_at(hierarchy: Hierarchy, arrays, theta, z, covariance=None, told=None
         z=jnp.asarray(z),
         stretch=jnp.asarray(np.linalg.cholesky(covariance)),
         bridge=jnp.asarray(bridge[None]),
-        root=jnp.asarray(((axes / np.sqrt(value)) @ axes.T)[None]),
+        root=_low_rank(value, axes),
         log_evidence=np.nan,
     )
+
+
+def _low_rank(value, axes):
+    """Root of the inverse of a matrix with these eigenvalues, as identity and more."""
+    change = value**-0.5 - 1
+    told = np.abs(change) > SLIGHT
+    some = axes[:, told].T
+    return jnp.asarray(change[told, None] * some), jnp.asarray(some)
 
 
 def summarise(path):

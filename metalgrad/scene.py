@@ -20,7 +20,7 @@ FINEST = 0.2  # arcsec, half the shortest wave: a PSF's FWHM leaves half its hei
 MOST = 10  # waves a side
 WIDER = 1.25  # box of the waves over the data: they vanish at its edge
 ARRAYS = ("position", "pick", "waves_y", "waves_x", "frequency", "rows", "columns")
-ARRAYS += ("between_y", "between_x")
+ARRAYS += ("between_y", "between_x", "mean")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,8 @@ class Scene:
         for each separable term of a line's PSF.
     between_y, between_x : array, (y, cell_y) and (x, cell_x)
         Weights of linear interpolation.
+    mean : array, (m, n)
+        Mean of each product of two waves over the light that the data see.
     """
 
     position: Float[Array | np.ndarray, "cell 2"]
@@ -54,6 +56,7 @@ class Scene:
     columns: Float[Array | np.ndarray, "line term x cell_x"]
     between_y: Float[Array | np.ndarray, "y cell_y"]
     between_x: Float[Array | np.ndarray, "x cell_x"]
+    mean: Float[Array | np.ndarray, "m n"]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,11 +90,13 @@ class Scene:
     def field(
         self, weights: Float[Array, "m n width"], length: Float[Array, ""]
     ) -> Float[Array, "cell width"]:
-        """Add up waves to fields of unit variance and Matérn-3/2 correlation.
+        """Add up waves to fields of Matérn-3/2 correlation, unit variance and no mean.
 
         The spectrum (Rasmussen & Williams 2006, Eq. 4.15) is cut where the waves end:
         structure finer than the PSF is left out.  A Gaussian correlation would let what
-        a wave weighs fall exponentially with the length, and tie both in a funnel.
+        a wave weighs fall exponentially with the length, and tie both in a funnel.  A
+        mean over the light could not be told from the galaxy's typical value, so it is
+        left to that.
 
         Parameters
         ----------
@@ -105,6 +110,7 @@ class Scene:
         scaled = jnp.sqrt(density)[..., None] * weights
         rows = jnp.einsum("ym,mnw->ynw", self.waves_y, scaled)
         maps = jnp.einsum("xn,ynw->yxw", self.waves_x, rows)
+        maps -= jnp.einsum("mn,mnw->w", self.mean, scaled)
         return maps.reshape(-1, weights.shape[-1])
 
     def see(self, flux: Float[Array, "cell line"]) -> Float[Array, "spaxel line"]:
@@ -120,13 +126,15 @@ class Scene:
         return maps.reshape(-1, *values.shape[1:])[self.pick]
 
 
-def lay_out(spaxels, wavelengths, psf=None, *, angle: float = 0.0) -> Scene:
+def lay_out(spaxels, signal, wavelengths, psf=None, *, angle: float = 0.0) -> Scene:
     """Lay a grid of cells around the spaxels of a cube.
 
     Parameters
     ----------
     spaxels : Spaxels
         Of more than one row and column.
+    signal : array, (spaxel,)
+        What each tells, for the mean over the light; not negative.
     wavelengths : array, (line,)
         Observed [µm].
     psf : PSF or ImagePSF, optional
@@ -148,6 +156,9 @@ def lay_out(spaxels, wavelengths, psf=None, *, angle: float = 0.0) -> Scene:
         make_interp_spline(place, np.eye(len(place)), k=1)(np.arange(n))
         for place, n in zip(places, size, strict=True)
     ]
+    seen = np.zeros(tuple(size))
+    seen[tuple((spaxels.index - low).T)] = signal / np.sum(signal)
+    mean = (between[0] @ waves_y).T @ seen @ (between[1] @ waves_x)
     y, x = np.meshgrid(*places, indexing="ij")
     return Scene(
         position=_extend(spaxels, np.stack([y.ravel(), x.ravel()], axis=1) + low),
@@ -159,6 +170,7 @@ def lay_out(spaxels, wavelengths, psf=None, *, angle: float = 0.0) -> Scene:
         columns=columns,
         between_y=between[0],
         between_x=between[1],
+        mean=mean,
     )
 
 
