@@ -7,8 +7,8 @@ Run ``python benchmarks/coverage.py KIND [COUNT]``, where the mocks of KIND are
 own
     COSMOS24108 by ``metalgrad.simulate``;
 independent
-    by ``independent.py``, which shares no code with metalgrad: an inclined, clumpy disc,
-    structure over 0.1", rotation, drizzled noise and unflagged outliers.
+    by ``independent.py``, which shares no code with metalgrad: an inclined disc,
+    clumps, structure over 0.1", rotation, drizzled noise and unflagged outliers.
 
 Finished mocks are kept in ``benchmarks/results/coverage_KIND.jsonl`` and not fitted
 again.

@@ -16,6 +16,7 @@ from metalgrad.targets import Target, load_target
 from metalgrad.textures import Independent, Smooth
 
 __all__ = [
+    "PSF",
     "Calibration",
     "ConvergenceWarning",
     "Cube",
@@ -25,7 +26,6 @@ __all__ = [
     "LineMaps",
     "LinearGradient",
     "Model",
-    "PSF",
     "Smooth",
     "Spaxels",
     "Target",

@@ -1,6 +1,7 @@
 """Judge a fit: whether its chains converged, and whether data or priors speak."""
 
 import warnings
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -141,23 +142,18 @@ def leave_one_out(posterior):
     Returns
     -------
     arviz_stats.ELPDData or None
-        With pointwise values; None if the tree has no log likelihood that is finite
-        and moves.
+        With pointwise values; None if the tree has no finite log likelihood.
     """
     values = _values(posterior, "log_likelihood", "spaxel_data")
     if values is None or not np.isfinite(values).all():
         return None
-    # The log likelihood may hold a part of the draws only: ArviZ would divide the
-    # effective draws of the whole posterior by its number.
+    # ArviZ would take those of the whole posterior, of which this may be a part.
     reff = ess(values, method="mean", relative=True, chain_axis=0, draw_axis=1).mean()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # diagnose says it, with names
-        try:
-            return loo(
-                posterior, var_name="spaxel_data", pointwise=True, reff=min(reff, 1)
-            )
-        except ValueError:  # chains that stand still have no tail
-            return None
+        with suppress(ValueError):  # chains that stand still have no tail
+            settings = {"pointwise": True, "reff": min(reff, 1)}
+            return loo(posterior, var_name="spaxel_data", **settings)
 
 
 def effective_draws(values) -> tuple[np.ndarray, np.ndarray]:
@@ -181,10 +177,6 @@ def _values(posterior, group, name):
     return posterior[group][name].transpose("chain", "draw", ...).values
 
 
-def _stack(draws):
-    return list(draws), np.stack([*draws.values()], axis=-1)
-
-
 def _judge(value, limits, sentence):
     """Return a finding, grave or not, if ``value`` exceeds the first limit."""
     return [(bool(value > limits[1]), sentence)] if value > limits[0] else []
@@ -196,7 +188,7 @@ def _check_finite(names):
 
 
 def _check_agreement(draws):
-    names, values = _stack(draws)
+    names, values = list(draws), np.stack([*draws.values()], axis=-1)
     if len(values) == 1:
         return [(False, "one chain cannot show what it has missed; run 4 or more")]
     found = np.nan_to_num(r_hat(values), nan=1.0, posinf=np.inf)
@@ -229,7 +221,7 @@ def _check_energy(energy):
 
 
 def _check_length(draws):
-    names, values = _stack(draws)
+    names, values = list(draws), np.stack([*draws.values()], axis=-1)
     both, limits = np.stack(effective_draws(values)), np.array(ESS) * len(values)
     fewest, worst = both.min(axis=0), both.min(axis=0).argmin()
     sentence = (

@@ -121,7 +121,7 @@ class LineLikelihood:
     def log_density(
         self, chi2: Float[Array, " spaxel"], noise_scale: Float[Array, " complex"]
     ) -> Float[Array, " spaxel"]:
-        """Log density of data that lie ``chi2`` from what is expected of their lines."""
+        """Log density of data ``chi2`` away from what their lines should be."""
         scale = noise_scale[None]
         rest = self.misfit / scale**2 + 2 * self.dof * jnp.log(scale)
         return self.log_norm - 0.5 * (chi2 + jnp.sum(rest, axis=-1))

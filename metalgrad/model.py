@@ -14,6 +14,7 @@ from numpyro.distributions import Distribution
 
 from metalgrad import cards, dust, fields, lines
 from metalgrad.calibrations import Calibration, load_calibration
+from metalgrad.choice import choose_ratios
 from metalgrad.fields import load_field, parse_prior
 from metalgrad.geometry import radius
 from metalgrad.likelihood import LineLikelihood
@@ -39,11 +40,6 @@ class Free:
 
     mean: Distribution
     scatter: float = 0.0
-
-
-def _is_product(ratio):
-    """Whether a ratio can set a line: a sum of lines cannot."""
-    return len(lines.ratio(ratio).terms) == 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,53 +203,8 @@ class Model:
             return numpyro.sample("noise_scale", self.noise_scale)
 
     def choose(self, names: tuple[str, ...]) -> tuple[tuple, tuple]:
-        """Choose the ratios that lines ``names`` can form, one new line each.
-
-        Returns
-        -------
-        calibrated, free : tuple of str
-
-        Raises
-        ------
-        ValueError
-            If the lines can form no ratio of the calibration.
-        """
-        known, calibrated, free = set(lines.case_b()), [], []
-        wanted = [r for r in self.ratios if r in self.calibration.relations]
-        wanted = wanted or [r for r in self.calibration.ratios if _is_product(r)]
-        spare = [r for r in self.free if r not in wanted]
-
-        def unset(ratio):
-            return lines.ratio(ratio).lines - known
-
-        def admit(ratio, accepted):
-            new = unset(ratio)
-            if len(new) == 1 and new <= set(names):
-                accepted.append(ratio)
-                known.update(new)
-
-        for ratio in wanted:
-            # O3N2 is one fact about two new lines: a free ratio must set the other.
-            partners = [r for r in spare if unset(r) < unset(ratio)]
-            for partner in partners[: len(unset(ratio)) - 1]:
-                admit(partner, free)
-            admit(ratio, calibrated)
-        for ratio in spare:
-            admit(ratio, free)
-        if not calibrated:
-            self._refuse(names, wanted)
-        return tuple(calibrated), tuple(free)
-
-    def _refuse(self, names, wanted):
-        needs = "; ".join(
-            f"{r} needs {', '.join(sorted(lines.ratio(r).lines))}" for r in wanted
-        )
-        found = ", ".join(names) or "no line"
-        raise ValueError(
-            f"the data have {found}, from which no ratio of calibration "
-            f"{self.calibration.name} can be formed ({needs}); check the redshift or "
-            "choose another calibration"
-        )
+        """Choose the ratios that lines ``names`` can form, as `choose_ratios`."""
+        return choose_ratios(self.calibration, self.ratios, tuple(self.free), names)
 
     def prepare(self, data: LineLikelihood) -> LineLikelihood:
         """Integrate out the lines of ``data`` that no ratio sets or no spaxel measures.

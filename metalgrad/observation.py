@@ -6,7 +6,6 @@ from numpyro.distributions import Distribution, constraints
 
 from metalgrad.likelihood import LineLikelihood
 
-
 TINY = 1e-12
 
 

@@ -1,9 +1,9 @@
 """Where to start, and in which coordinates, when all spaxels hang together.
 
 The latents of neighbours that share structure cannot be integrated out one spaxel at a
-time.  They are a few hundred, though, and given the galaxy's parameters nearly Gaussian:
-their mode is found by L-BFGS and their curvature by Hessian-vector products.  Where the
-galaxy's parameters lie is first told by the model without departures, then by a short
+time.  But they are a few hundred, and given the galaxy's parameters nearly Gaussian:
+L-BFGS finds their mode, and Hessian-vector products their curvature.  Where the
+galaxy's parameters lie is told by the model without departures first, then by a short
 run of the sampler itself.
 """
 

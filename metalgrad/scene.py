@@ -119,7 +119,7 @@ class Scene:
         seen = jnp.einsum("ltyi,ltxi->lyx", self.rows @ maps, self.columns)
         return seen.reshape(len(seen), -1)[:, self.pick].T
 
-    def at_spaxels(self, values: Float[Array, "cell *width"]):
+    def at_spaxels(self, values: Float[Array, " cell *width"]):
         """Interpolate between cells, (spaxel, *width)."""
         maps = values.reshape(*self.shape, -1)
         maps = jnp.einsum("yi,xj,ijw->yxw", self.between_y, self.between_x, maps)
@@ -175,7 +175,7 @@ def lay_out(spaxels, signal, wavelengths, psf=None, *, angle: float = 0.0) -> Sc
 
 
 def _blur(psf, wavelengths, pixel, size, places, angle):
-    """What reaches rows and columns of the map from those of the cells.
+    """Find what reaches rows and columns of the map from those of the cells.
 
     Light between cells is interpolated by cubic splines.
     """

@@ -1,29 +1,24 @@
 """Draw a mock observation of a target from the model, in the layout of real ones."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
 
 import astropy.units as u
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 from astropy.wcs import WCS
 from numpyro import handlers
-from scipy.spatial.distance import cdist
 
 from metalgrad import dust, geometry, lines
-from metalgrad.blur import blur_for
 from metalgrad.compression import compress
 from metalgrad.cubes import FLUX_DENSITY, Cube
 from metalgrad.hierarchy import SIGNED
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.lsf import prism
 from metalgrad.model import load_model
+from metalgrad.painted import Painted, correlate
 from metalgrad.psf import PSF, nirspec
 from metalgrad.spaxels import Spaxels
-from metalgrad.textures import Canvas, Texture
 from metalgrad.windows import find_complexes, templates
 
 PIXEL = 0.05  # arcsec: Venturi et al. (2024), Sect. 2.1
@@ -97,7 +92,9 @@ def simulate(
     truth = _default_truth(target, source) | (truth or {})
     model = replace(
         model or load_model("gradient"),
-        texture=Painted(light, _root(position, length), (psf, shape), target.redshift),
+        texture=Painted(
+            light, correlate(position, length), (psf, shape, PIXEL), target.redshift
+        ),
     )
     names, flux, truth = _draw_lines(model, position, truth, target, seed)
     seen = flux[_aperture(position, target), names.index("OIII")].sum()
@@ -181,69 +178,6 @@ def _default_truth(target, source):
         "reddening": max(reddening, 0.01),
         "reddening_scatter": 0.3,
     }
-
-
-@dataclass(frozen=True, eq=False)
-class Painted(Texture, Canvas):
-    """A canvas on which the light is given, and every spaxel of a map is a cell.
-
-    Attributes
-    ----------
-    light : array, (cell,)
-        Log10 brightness in [O III].
-    root : array, (cell, cell)
-        Square root of the correlation of departures.
-    optics : tuple
-        The PSF, or None, and the shape of the map.
-    redshift : float
-    """
-
-    light: np.ndarray
-    root: np.ndarray
-    optics: tuple
-    redshift: float
-    data: LineLikelihood | None = None
-    smooth: ClassVar[bool] = True
-
-    def sample(self, data):
-        """Take the place of data."""
-        return replace(self, data=data)
-
-    @property
-    def position(self):
-        """Of the cells."""
-        return self.data.position
-
-    def draw(self, name, *width, length=None):
-        """Draw departures with the one length of this canvas."""
-        del length
-        with numpyro.plate("cell", len(self.root)):
-            normals = dist.Normal().expand(width).to_event(len(width))
-            return jnp.tensordot(self.root, numpyro.sample(name, normals), axes=1)
-
-    def see(self, flux):
-        """Set the light, and blur it."""
-        names = self.data.lines
-        flux *= (10**self.light / flux[:, names.index("OIII")])[:, None]
-        psf, shape = self.optics
-        if psf is None:
-            return flux
-        observed = lines.wavelengths(names) * (1 + self.redshift)
-        maps = blur_for(psf, observed, PIXEL, shape)(flux.T.reshape(-1, *shape))
-        return maps.reshape(len(names), -1).T
-
-    def at_spaxels(self, values):
-        """Cells are spaxels."""
-        return values
-
-
-def _root(position, length):
-    """Square root of a Matérn-3/2 correlation, (cell, cell)."""
-    if length == 0:
-        return np.eye(len(position))
-    distance = np.sqrt(3) * cdist(position, position) / length
-    correlation = (1 + distance) * np.exp(-distance)
-    return np.linalg.cholesky(correlation + 1e-6 * np.eye(len(position)))
 
 
 def _draw_lines(model, position, truth, target, seed):

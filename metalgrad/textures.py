@@ -41,7 +41,7 @@ class Canvas(ABC):
         return len(self.position)
 
     @abstractmethod
-    def draw(self, name: str, *width: int, length=None) -> Float[Array, "cell *width"]:
+    def draw(self, name: str, *width: int, length=None) -> Float[Array, " cell *width"]:
         """Draw departures of unit variance, ``width`` at each cell.
 
         Over a ``length`` of their own, where one is given and neighbours share any.
@@ -52,13 +52,13 @@ class Canvas(ABC):
         """Return what the data's spaxels see of emitted lines."""
 
     @abstractmethod
-    def at_spaxels(self, values: Float[Array, "cell *width"]):
+    def at_spaxels(self, values: Float[Array, " cell *width"]):
         """Return what lies at the data's spaxels, (spaxel, *width)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Independent(Texture):
-    """Every spaxel for itself: regions that are farther apart than structure is long."""
+    """Every spaxel for itself: regions farther apart than structure is long."""
 
     def sample(self, data):
         """Nothing to draw."""
@@ -71,7 +71,7 @@ class Spaxelwise(Canvas):
 
     position: Float[Array, "cell 2"]
 
-    def draw(self, name: str, *width: int, length=None) -> Float[Array, "cell *width"]:
+    def draw(self, name: str, *width: int, length=None) -> Float[Array, " cell *width"]:
         """Draw standard normals for each spaxel; zeros where there is only one.
 
         What a single spectrum departs by from its galaxy's typical value cannot be told
@@ -110,7 +110,7 @@ class Smooth(Texture):
     length: Distribution = dist.LogNormal(-0.4, 0.5)
 
     def sample(self, data):
-        """Draw the length; spaxel by spaxel where the data do not say what lies where."""
+        """Draw the length; every spaxel for itself where the data have no scene."""
         if data.scene is None:
             return Spaxelwise(data.position)
         return Waves(data.scene, numpyro.sample("length", self.length))
@@ -129,7 +129,7 @@ class Waves(Canvas):
         """Of the scene's cells."""
         return self.scene.position
 
-    def draw(self, name: str, *width: int, length=None) -> Float[Array, "cell *width"]:
+    def draw(self, name: str, *width: int, length=None) -> Float[Array, " cell *width"]:
         """Draw fields of unit variance."""
         shape, total = self.scene.frequency.shape, prod(width)
         with numpyro.plate("wave", shape[0] * shape[1]):

@@ -1,0 +1,76 @@
+"""Which ratios the lines of the data can form, one new line each."""
+
+from metalgrad import lines
+from metalgrad.calibrations import Calibration
+
+
+def choose_ratios(
+    calibration: Calibration,
+    wanted: tuple[str, ...],
+    free: tuple[str, ...],
+    names: tuple[str, ...],
+) -> tuple[tuple, tuple]:
+    """Choose ratios of which each sets one line that none before it has set.
+
+    Parameters
+    ----------
+    calibration : Calibration
+    wanted : tuple of str
+        Calibrated ratios in order of preference; all products that the calibration has
+        if it has none of them.
+    free : tuple of str
+        Ratios without calibration.
+    names : tuple of str
+        The lines of the data.
+
+    Returns
+    -------
+    calibrated, free : tuple of str
+
+    Raises
+    ------
+    ValueError
+        If the lines can form no ratio of the calibration.
+    """
+    known, calibrated, chosen = set(lines.case_b()), [], []
+    wanted = [r for r in wanted if r in calibration.relations]
+    wanted = wanted or [r for r in calibration.ratios if _is_product(r)]
+    spare = [r for r in free if r not in wanted]
+
+    def unset(ratio):
+        return lines.ratio(ratio).lines - known
+
+    def admit(ratio, accepted):
+        new = unset(ratio)
+        if len(new) == 1 and new <= set(names):
+            accepted.append(ratio)
+            known.update(new)
+
+    for ratio in wanted:
+        # O3N2 is one fact about two new lines: a free ratio must set the other.
+        partners = [r for r in spare if unset(r) < unset(ratio)]
+        for partner in partners[: len(unset(ratio)) - 1]:
+            admit(partner, chosen)
+        admit(ratio, calibrated)
+    for ratio in spare:
+        admit(ratio, chosen)
+    if not calibrated:
+        _refuse(calibration, names, wanted)
+    return tuple(calibrated), tuple(chosen)
+
+
+def _is_product(ratio):
+    """Whether a ratio can set a line: a sum of lines cannot."""
+    return len(lines.ratio(ratio).terms) == 1
+
+
+def _refuse(calibration, names, wanted):
+    needs = "; ".join(
+        f"{r} needs {', '.join(sorted(lines.ratio(r).lines))}" for r in wanted
+    )
+    found = ", ".join(names) or "no line"
+    raise ValueError(
+        f"the data have {found}, from which no ratio of calibration "
+        f"{calibration.name} can be formed ({needs}); check the redshift or choose "
+        "another calibration"
+    )
