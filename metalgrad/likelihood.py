@@ -50,6 +50,8 @@ class LineLikelihood:
         and the next are found once, from the rest, and not in every gradient.
     typical : array, (line,), optional
         Log10 of each line's mean flux, or of its error where that is larger.
+    inflation : float
+        By how much neighbours that share noise have widened the variance of fluxes.
     scene : Scene, optional
         Where the light of a cube's spaxels comes from.
     """
@@ -65,6 +67,7 @@ class LineLikelihood:
     has_channels: bool = True
     pivot: Float[Array | np.ndarray, ""] | None = None
     typical: Float[Array | np.ndarray, " line"] | None = None
+    inflation: float = 1.0
     scene: object = None
 
     def __post_init__(self):

@@ -294,4 +294,5 @@ def temper(
         root=root / np.sqrt(rows)[:, None],
         white=white / np.sqrt(rows),
         log_norm=np.asarray(likelihood.log_norm) - 0.5 * informed @ np.log(rows),
+        inflation=likelihood.inflation * float(np.mean(factor)),
     )

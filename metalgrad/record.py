@@ -13,6 +13,8 @@ UNITS = {
     "central": "12 + log(O/H)",
     "metallicity": "12 + log(O/H)",
     "scatter": "dex",
+    "length": "{length}",
+    "clumpiness": "dex",
     "reddening": "mag",
     "ebv": "mag",
     "line_flux": "1e-20 erg / s / cm2",
@@ -23,6 +25,8 @@ UNITS = {
 }
 VERSIONS = ("metalgrad", "jax", "numpyro", "arviz", "astropy", "numpy")
 MAPS = ("metallicity", "ebv")
+SPREADS = {"noise_scale", "clumpiness"}
+LN10 = np.log(10)
 
 
 def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> DataTree:
@@ -53,6 +57,7 @@ def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> Dat
     sites = outcome["sites"]
     galaxy = [name for name in sites if name in prior_sd or name == "central"]
     flux, error = likelihood.best_flux()
+    error = error / np.sqrt(likelihood.inflation)  # that of a spaxel by itself
     length = getattr(data, "radius_unit", "kpc")
     constant = {
         "line_flux_error": error,
@@ -123,6 +128,8 @@ def _provenance(model, data, likelihood, seed, length):
         "valid": list(model.calibration.valid(*model.choose(likelihood.lines)[0])),
         "pivot": float(likelihood.pivot),
         "length": length,
+        "texture": type(model.texture).__name__ if likelihood.scene else "Independent",
+        "noise_inflation": float(likelihood.inflation),
         "effective_radius": float(getattr(data, "effective_radius", None) or np.nan),
         "shape": list(shape) if shape is not None else [],
         "wcs": getattr(data, "header", "") or "",
@@ -159,17 +166,32 @@ def replicate(likelihood, outcome, seed):
         ``model_flux`` and ``line_flux``, (chain, draw, spaxel, line).
     """
     rng = np.random.default_rng(seed)
-    flux = outcome["kept"]["line_flux"][:, ::10]
-    scale = outcome["sites"].get("noise_scale")
+    kept, sites = outcome["kept"], outcome["sites"]
+    flux = kept["line_flux"][:, ::10].astype(float)
+    stride = max(1, sites["central"].shape[1] // kept["theta"].shape[1]) * 10
+    some = {
+        name: sites[name][:, ::stride][:, : flux.shape[1]]
+        for name in SPREADS & {*sites}
+    }
+    scale = np.ones((*flux.shape[:2], 1, 1))
+    if "noise_scale" in some:
+        scale = some["noise_scale"][:, :, None, likelihood.row_complex]
+    if likelihood.scene is not None:
+        spread = LN10 * some["clumpiness"][:, :, None]
+        flux *= 1 + _draw_clumps(likelihood, flux, scale, spread, rng)[..., None]
+    noise = rng.normal(size=flux.shape) * scale / np.sqrt(likelihood.inflation)
     inverse = np.linalg.pinv(np.asarray(likelihood.root, float))
-    noise = rng.normal(size=flux.shape)
-    if scale is not None:
-        stride = max(1, scale.shape[1] // outcome["kept"]["theta"].shape[1]) * 10
-        noise *= scale[:, ::stride][:, : flux.shape[1], likelihood.row_complex][
-            :, :, None
-        ]
     measured = flux + np.einsum("slr,cdsr->cdsl", inverse, noise)
     return {
         "model_flux": flux.astype(np.float32),
         "line_flux": measured.astype(np.float32),
     }
+
+
+def _draw_clumps(likelihood, flux, scale, spread, rng):
+    """Draw how much brighter each spaxel is than smooth light, given its data."""
+    smooth = np.einsum("srl,cdsl->cdsr", likelihood.root, flux) / scale
+    residual = np.asarray(likelihood.white) / scale - smooth
+    wider = 1 + spread**2 * np.sum(smooth**2, axis=-1)
+    mean = spread * np.sum(smooth * residual, axis=-1) / wider
+    return spread * (mean + rng.normal(size=mean.shape) / np.sqrt(wider))

@@ -16,6 +16,7 @@ ORDER = (
     "central",
     "level_at_R_e",
     "scatter",
+    "length",
     "rho",
     "reddening",
     "reddening_scatter",
