@@ -4,9 +4,11 @@ from importlib import import_module
 
 from metalgrad.calibrations import Calibration, load_calibration
 from metalgrad.checks import ConvergenceWarning
+from metalgrad.comparison import compare
 from metalgrad.compression import compress
 from metalgrad.cubes import Cube
 from metalgrad.fields import Flat, LinearGradient
+from metalgrad.groups import annuli, blocks, leave_groups_out
 from metalgrad.inference import fit
 from metalgrad.linemaps import LineMaps
 from metalgrad.model import Model, load_model
@@ -29,8 +31,12 @@ __all__ = [
     "Smooth",
     "Spaxels",
     "Target",
+    "annuli",
+    "blocks",
+    "compare",
     "compress",
     "fit",
+    "leave_groups_out",
     "load_calibration",
     "load_model",
     "load_target",

@@ -131,6 +131,13 @@ class Calibration:
         """Dispersions of the log ratios [dex], stacked."""
         return jnp.stack([self.dispersion(r, metallicity) for r in ratios], axis=-1)
 
+    def slopes(
+        self, ratios: tuple[str, ...], metallicity: Float[Array, " spaxel"]
+    ) -> Float[Array, "spaxel ratio"]:
+        """How fast the mean log ratios change, d(log ratio)/dZ, stacked."""
+        columns = [self[r].slope(jnp.asarray(metallicity, float)) for r in ratios]
+        return jnp.stack(columns, axis=-1)
+
     def valid(self, *ratios: str) -> tuple[float, float]:
         """Range of 12+log(O/H) where every one of ``ratios`` (default all) holds."""
         ranges = np.array([self[r].valid for r in ratios or self.relations])

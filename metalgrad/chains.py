@@ -2,6 +2,8 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from threading import Event
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from numpyro.infer.hmc import hmc
 from tqdm.auto import tqdm
 
 from metalgrad import curvature, pilot
+from metalgrad.checkpoint import UNSAVED
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.record import MAPS
 
@@ -36,6 +39,16 @@ class Run:
         self._init, self._step = hmc(potential_fn_gen=self._potential, algo="NUTS")
         self.start = jax.jit(self._start)
         self.advance = jax.jit(self._advance)
+
+    def coordinates(self, arrays, key, checkpoint=UNSAVED) -> dict:
+        """Return the arrays of `expand`, which a checkpoint may know already."""
+        root = (0, 0) if self.hierarchy.coupled else 0
+        like = {"theta": 0, "z": 0, "stretch": 0, "bridge": 0, "root": root}
+        return checkpoint.recall(
+            "coordinates",
+            jax.tree.structure(like),
+            lambda: self.expand(arrays, key).arrays,
+        )
 
     def expand(self, arrays, key) -> curvature.Expansion:
         """Find the coordinates in which to sample."""
@@ -103,8 +116,12 @@ class Run:
         store = jax.tree.map(lambda s: jnp.zeros((CHUNK, *s.shape), s.dtype), like)
         return jax.lax.fori_loop(0, count, body, (state, store))
 
-    def chains(self, keys, arrays, affine, draws: int, progress) -> dict:
+    def chains(
+        self, keys, arrays, affine, draws: int, progress, checkpoint=UNSAVED
+    ) -> dict:
         """Run one chain per key, as many at a time as there are cores.
+
+        Each goes on from where the checkpoint says that it was.
 
         Returns
         -------
@@ -112,39 +129,50 @@ class Run:
             Arrays with leading axes (chain, draw).
         """
         states = [self.start(key, arrays, affine) for key in keys]
+        logs = [checkpoint.log(number, state) for number, state in enumerate(states)]
         jax.block_until_ready(self.advance(states[0], arrays, affine, 0))  # compiles
-        kept = max(1, KEPT // len(keys))
+        stride = max(1, draws // max(1, KEPT // len(keys)))
+        interrupted = Event()
         with (
             tqdm(
                 total=len(keys) * (self.warmup + draws),
+                initial=sum(log.done for log in logs),
                 disable=not progress,
                 unit="draw",
             ) as bar,
             ThreadPoolExecutor(min(len(keys), os.cpu_count() or 1)) as pool,
         ):
 
-            def chain(state):
+            def chain(log):
                 with jax.enable_x64(new_val=True):  # a thread begins with the default
-                    return self._chain(state, arrays, affine, draws, kept, bar)
+                    for start, end in self.spans(draws, log.done):
+                        if interrupted.is_set():
+                            break
+                        self._go_on(log, arrays, affine, start, end, stride)
+                        bar.update(end - start)
+                    log.close()
 
-            return jax.tree.map(
-                lambda *chains: np.stack(chains), *pool.map(chain, states)
-            )
+            try:
+                list(pool.map(chain, logs))
+            except BaseException:  # Control-C: the pool waits for its threads
+                interrupted.set()
+                raise
+        return _join(logs)
 
-    def _chain(self, state, arrays, affine, draws, kept, bar):
-        """Run one chain to its end; keep every latent only of some draws."""
-        collected, stride = [], max(1, draws // kept)
-        for start in range(0, self.warmup, CHUNK):
-            count = min(CHUNK, self.warmup - start)
-            state, _ = self.advance(state, arrays, affine, count)
-            bar.update(count)
-        for start in range(0, draws, CHUNK):
-            count = min(CHUNK, draws - start)
-            state, store = self.advance(state, arrays, affine, count)
-            chunk = jax.tree.map(lambda x, n=count: np.asarray(x[:n]), store)
-            collected.append(_thin(chunk, start, stride))
-            bar.update(count)
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *collected)
+    def spans(self, draws: int, done: int) -> list[tuple[int, int]]:
+        """Cut the iterations from ``done`` on in chunks, warm-up apart from draws."""
+        whole = self.warmup + draws
+        cuts = [*range(0, self.warmup, CHUNK), *range(self.warmup, whole, CHUNK), whole]
+        return [span for span in pairwise(cuts) if span[0] >= done]
+
+    def _go_on(self, log, arrays, affine, start, end, stride):
+        """Run a chunk of a chain; keep every latent only of some draws."""
+        count, drawn = end - start, {}
+        state, store = self.advance(log.state, arrays, affine, count)
+        if start >= self.warmup:
+            chunk = jax.tree.map(lambda x: np.asarray(x[:count]), store)
+            drawn = _thin(chunk, start - self.warmup, stride)
+        log.add(end, state, drawn)
 
 
 def _sphere(key, affine):
@@ -158,12 +186,17 @@ def _sphere(key, affine):
 
 
 def _thin(chunk, done, stride):
-    """Keep spaxel maps in single precision, and all latents of every nth draw."""
-    count = len(chunk["theta"])
-    some = np.arange(-done % stride, count, stride)
+    """Keep spaxel maps in single precision, and all latents of every nth draw.
+
+    Returns
+    -------
+    dict
+        Keyed ``group/name``.
+    """
+    some = np.arange(-done % stride, len(chunk["theta"]), stride)
     sites = chunk["sites"]
     flux = sites.pop("line_flux")
-    return {
+    groups = {
         "sites": {name: _single(value) for name, value in sites.items()},
         "statistics": chunk["statistics"],
         "kept": {
@@ -172,6 +205,21 @@ def _thin(chunk, done, stride):
             "line_flux": flux[some],
         },
     }
+    return {
+        f"{group}/{name}": value
+        for group, members in groups.items()
+        for name, value in members.items()
+    }
+
+
+def _join(logs):
+    """Put the draws of all chains together, by group and name."""
+    whole = {}
+    for path in list(logs[0].parts[0]):
+        group, _, name = path.partition("/")
+        rows = [np.concatenate([part.pop(path) for part in log.parts]) for log in logs]
+        whole.setdefault(group, {})[name] = np.stack(rows)
+    return whole
 
 
 def _single(value):

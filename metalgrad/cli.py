@@ -1,6 +1,7 @@
 """The command line: a thin face over the Python API."""
 
 import os
+import shutil
 import sys
 import tempfile
 import warnings
@@ -64,7 +65,10 @@ def fit(
     device: Annotated[Literal["cpu", "cuda"] | None, typer.Option()] = None,
     overwrite: Overwrite = False,
 ):
-    """Fit a cube, a spectrum or a table of line fluxes."""
+    """Fit a cube, a spectrum or a table of line fluxes.
+
+    A fit that was interrupted goes on where it was when the same command is repeated.
+    """
     _refuse_to_overwrite(out / "posterior.nc", overwrite=overwrite)
     _choose_device(device)
     galaxy = _aim(target, redshift, center, radius, kpc_per_arcsec)
@@ -81,10 +85,12 @@ def fit(
             warmup=warmup,
             draws=draws,
             chains=chains,
+            checkpoint=out / "checkpoint",
         )
     posterior.attrs["command"] = " ".join(["metalgrad", *sys.argv[1:]])
     posterior.attrs["input"] = str(data)
     _write_fit(posterior, spaxels, out)
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
 
 
 @app.command()

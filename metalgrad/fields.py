@@ -12,7 +12,6 @@ from numpyro.distributions import Distribution
 
 from metalgrad import cards
 from metalgrad.geometry import radius
-from metalgrad.textures import Canvas
 
 __all__ = ["Flat", "LinearGradient"]
 
@@ -24,22 +23,25 @@ class MetallicityField(ABC):
 
     - subclass this as a frozen dataclass whose attributes are priors, each with a
       default, and name the class in ``__all__``: model cards and tests find it there;
-    - ``sample`` draws the field inside a NumPyro model.  What varies from place to
-      place it draws by ``canvas.draw``, as departures of unit variance;
+    - ``sample`` draws the mean field inside a NumPyro model; scatter about it, of the
+      width whose prior is the attribute ``scatter``, is the model's business;
     - record ``central``, the metallicity at the centre, as a deterministic site.
     """
 
+    scatter: Distribution
+
     @abstractmethod
     def sample(
-        self, canvas: Canvas, pivot: Float[Array | np.ndarray, ""]
-    ) -> Float[Array, " cell"]:
-        """Draw 12+log(O/H) at ``canvas.position``.
+        self,
+        position: Float[Array | np.ndarray, "cell 2"],
+        pivot: Float[Array | np.ndarray, ""],
+    ) -> Float[Array, "#cell"]:
+        """Draw the mean of 12+log(O/H) at ``position``.
 
         Parameters
         ----------
-        canvas : Canvas
-            Where light is emitted: ``position``, (cell, 2), is in the plane of the
-            disc, from the centre [kpc].
+        position : array, (cell, 2)
+            In the plane of the disc, from the centre [kpc].
         pivot : float
             Radius at which level and slope decorrelate in the data at hand [kpc].
         """
@@ -75,13 +77,15 @@ class Flat(MetallicityField):
     scatter: Distribution = dist.HalfNormal(0.15)
 
     def sample(
-        self, canvas: Canvas, pivot: Float[Array | np.ndarray, ""]
-    ) -> Float[Array, " cell"]:
-        """Draw 12+log(O/H) at the cells of ``canvas``."""
+        self,
+        position: Float[Array | np.ndarray, "cell 2"],
+        pivot: Float[Array | np.ndarray, ""],
+    ) -> Float[Array, "#cell"]:
+        """Draw the mean of 12+log(O/H) at ``position``."""
         del pivot
         level = numpyro.sample("level", self.level)
         numpyro.deterministic("central", level)
-        return level + sample_amplitude("scatter", self.scatter) * canvas.draw("offset")
+        return jnp.broadcast_to(level, len(position))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +107,15 @@ class LinearGradient(MetallicityField):
     scatter: Distribution = dist.HalfNormal(0.15)
 
     def sample(
-        self, canvas: Canvas, pivot: Float[Array | np.ndarray, ""]
-    ) -> Float[Array, " cell"]:
-        """Draw 12+log(O/H) at the cells of ``canvas``."""
+        self,
+        position: Float[Array | np.ndarray, "cell 2"],
+        pivot: Float[Array | np.ndarray, ""],
+    ) -> Float[Array, "#cell"]:
+        """Draw the mean of 12+log(O/H) at ``position``."""
         level = numpyro.sample("level", self.level)
         slope = numpyro.sample("slope", self.slope)
         numpyro.deterministic("central", level - slope * pivot)
-        mean = level + slope * (radius(canvas.position) - pivot)
-        return mean + sample_amplitude("scatter", self.scatter) * canvas.draw("offset")
+        return level + slope * (radius(position) - pivot)
 
 
 def parse_prior(name: str, card) -> Distribution:

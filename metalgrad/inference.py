@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -11,8 +12,10 @@ from jax import random
 
 from metalgrad import collapse, lines
 from metalgrad.chains import Run
+from metalgrad.checkpoint import UNSAVED, Checkpoint
 from metalgrad.checks import warn
 from metalgrad.compression import correlated
+from metalgrad.fingerprint import fingerprint
 from metalgrad.hierarchy import Hierarchy, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.linemaps import LineMaps
@@ -63,6 +66,7 @@ def fit(
     chains: int = 4,
     target_accept: float = 0.9,
     progress: bool = True,
+    checkpoint: str | Path | None = None,
 ):
     """Draw from the posterior of a galaxy's metallicity field.
 
@@ -85,6 +89,10 @@ def fit(
     target_accept : float
     progress : bool
         Whether to show a progress bar.
+    checkpoint : str or path, optional
+        Folder in which to keep what the fit has come to, every few seconds: the same
+        call goes on from there after a kill, and ends with the same draws.  It is not
+        removed at the end.
 
     Returns
     -------
@@ -97,21 +105,27 @@ def fit(
     Raises
     ------
     ValueError
-        If the data can form no ratio of the model's calibration.
+        If the data can form no ratio of the model's calibration, or the checkpoint is
+        that of another fit.
 
     Warns
     -----
     ConvergenceWarning
         For each thing that `metalgrad.checks.diagnose` finds wrong.
+    UserWarning
+        If the checkpoint cannot be written; the fit goes on.
     """
+    given = {"model": model, "data": data, "psf": psf, "slice_angle": slice_angle}
+    given |= {"seed": seed, "warmup": warmup, "draws": draws, "chains": chains}
+    kept = _keep(checkpoint, given | {"target_accept": target_accept})
     prepared = model.prepare(likelihood(data, psf, slice_angle))
     keys = random.split(random.key(seed), 4)
     with jax.enable_x64(new_val=True):
         run = _machine(model, Shape.of(prepared), warmup, target_accept)
         arrays = prepared.arrays
-        expansion = run.expand(arrays, keys[0])
+        affine = run.coordinates(arrays, keys[0], kept)
         outcome = run.chains(
-            random.split(keys[1], chains), arrays, expansion.arrays, draws, progress
+            random.split(keys[1], chains), arrays, affine, draws, progress, kept
         )
         marginal = integrate_spaxels(run.hierarchy, arrays, outcome, keys[2])
         prior_sd = run.hierarchy.prior_sd()
@@ -120,6 +134,11 @@ def fit(
     )
     warn(posterior)
     return posterior
+
+
+def _keep(folder, given):
+    """Open a fit's checkpoint, if there is to be one."""
+    return UNSAVED if folder is None else Checkpoint(folder, fingerprint(**given))
 
 
 class Shape(NamedTuple):

@@ -42,6 +42,34 @@ class Free:
     scatter: float = 0.0
 
 
+def turn(
+    normals: Float[Array, "cell ratio+1"], lever: Float[Array, "#cell ratio"], width
+):
+    """Turn standard normals so that only the last of them move the ratios.
+
+    Data see a ratio's whole departure, ``width * local + lever * offset``, and hardly
+    which part of it is metallicity.  Which combination that is depends on the galaxy's
+    parameters; in these coordinates it does not, and chains need not bend.  A rotation
+    leaves the law of standard normals as it is.
+
+    Parameters
+    ----------
+    normals : array, (cell, 1 + ratio)
+    lever : array, (#cell, ratio)
+    width : float
+
+    Returns
+    -------
+    offset : array, (cell,)
+    local : array, (cell, ratio)
+    """
+    idle, seen = normals[:, 0], normals[:, 1:]
+    radius = jnp.sqrt(width**2 + jnp.sum(lever**2, axis=-1))
+    along = jnp.sum(lever * seen, axis=-1)
+    back = along / (radius * (radius + width)) + idle / radius
+    return (along + width * idle) / radius, seen - lever * back[:, None]
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A galaxy whose lines follow from metallicity, dust and strong-line calibrations.
@@ -93,48 +121,56 @@ class Model:
 
     def __call__(self, data: LineLikelihood):
         """Sample one galaxy, conditioned on ``data`` (as `prepare` returns them)."""
-        canvas = self.texture.sample(data)
-        metallicity = self.field.sample(canvas, data.pivot)
-        intrinsic = self.sample_ratios(canvas, metallicity, data.lines)
+        canvas, (ratios, free) = self.texture.sample(data), self.choose(data.lines)
+        mean = self.field.sample(canvas.position, data.pivot)
+        metallicity, dispersion = self.sample_departures(canvas, mean, ratios)
+        log_ratio = self.predict_ratios(metallicity, dispersion, ratios)
+        log_free = self.sample_free(canvas, free)
+        tree = lines.grow_tree(ratios + free, lines.case_b()).select(data.lines)
+        intrinsic = tree(jnp.concatenate([log_ratio, log_free], axis=-1))
         dimming = self.sample_dust(canvas, data.lines)
         emitted = self.sample_flux(canvas, data, intrinsic + dimming)
         flux = numpyro.deterministic("line_flux", canvas.see(emitted))
         noise_scale, clumpiness = self.sample_noise(data), self.sample_clumps(canvas)
-        numpyro.deterministic("metallicity", canvas.at_spaxels(metallicity))
+        for name, values in (("metallicity", metallicity), ("log_ratio", log_ratio)):
+            numpyro.deterministic(name, canvas.at_spaxels(values))
         with numpyro.plate("spaxel", len(data)):
             seen = LineData(data, flux, noise_scale, clumpiness)
             numpyro.sample("data", seen, obs=data.white)
 
-    def sample_ratios(self, canvas, metallicity, names) -> Float[Array, "cell line"]:
-        """Draw line ratios; return intrinsic log10 fluxes relative to Hβ.
-
-        Each calibrated ratio sets one line, each free one another.
-        """
-        ratios, free = self.choose(names)
+    def predict_ratios(self, metallicity, dispersion, ratios):
+        """Return the calibrated log10 ratios, (cell, ratio)."""
         mean = self.calibration.log_ratios(ratios, metallicity)
-        sigma = self.calibration.dispersions(ratios, metallicity)
-        dispersion = self.sample_dispersion(canvas, len(ratios))
-        log_ratio = mean + sigma * dispersion
-        numpyro.deterministic("log_ratio", canvas.at_spaxels(log_ratio))
-        log_free = self.sample_free(canvas, free)
-        tree = lines.grow_tree(ratios + free, lines.case_b()).select(names)
-        return tree(jnp.concatenate([log_ratio, log_free], axis=-1))
+        return mean + self.calibration.dispersions(ratios, metallicity) * dispersion
 
-    def sample_dispersion(self, canvas, width) -> Float[Array, "#cell ratio"]:
-        """Draw the departure of each ratio from its calibration, in dispersions.
+    def sample_departures(self, canvas, mean, ratios):
+        """Draw metallicities about their mean, and ratios about their calibration.
 
         A calibration's dispersion was measured between galaxies: a share ``rho`` of
         its variance is one draw for the whole galaxy, the rest differs within it.  With
         a single ratio the rest could not be told from scatter in metallicity, and is
         that; with a single spaxel it could not be told from the galaxy's.
+
+        Returns
+        -------
+        metallicity : array, (cell,)
+        dispersion : array, (#cell, ratio)
+            In units of the calibration's.
         """
-        with numpyro.plate("ratio", width):
+        scatter = fields.sample_amplitude("scatter", self.field.scatter)
+        with numpyro.plate("ratio", len(ratios)):
             shared = numpyro.sample("shared_dispersion", dist.Normal())
-        if width == 1 or len(canvas) == 1:
-            return shared[None]
+        if len(ratios) == 1 or len(canvas) == 1:
+            return mean + scatter * canvas.draw("offset"), shared[None]
         rho = numpyro.sample("rho", self.rho)
-        local = canvas.draw("local_dispersion", width)
-        return jnp.sqrt(rho) * shared + jnp.sqrt(1 - rho) * local
+        where = canvas.typical(mean)
+        slopes = self.calibration.slopes(ratios, where)
+        lever = scatter * slopes / self.calibration.dispersions(ratios, where)
+        offset, local = turn(
+            canvas.draw("departure", 1 + len(ratios)), lever, jnp.sqrt(1 - rho)
+        )
+        dispersion = jnp.sqrt(rho) * shared + jnp.sqrt(1 - rho) * local
+        return mean + scatter * offset, dispersion
 
     def sample_free(self, canvas, ratios) -> Float[Array, "cell free"]:
         """Draw the log10 ratios that have no calibration."""

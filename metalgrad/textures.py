@@ -51,6 +51,10 @@ class Canvas(ABC):
     def see(self, flux: Float[Array, "cell line"]) -> Float[Array, "spaxel line"]:
         """Return what the data's spaxels see of emitted lines."""
 
+    def typical(self, values: Float[Array, " cell"]) -> Float[Array, " place"]:
+        """Return what stands for each place that departs for itself."""
+        return jnp.mean(self.at_spaxels(values), keepdims=True)
+
     @abstractmethod
     def at_spaxels(self, values: Float[Array, " cell *width"]):
         """Return what lies at the data's spaxels, (spaxel, *width)."""
@@ -83,6 +87,10 @@ class Spaxelwise(Canvas):
         with numpyro.plate("spaxel", len(self)):
             normals = dist.Normal().expand(width).to_event(len(width))
             return numpyro.sample(name, normals)
+
+    def typical(self, values):
+        """Every spaxel departs for itself."""
+        return values
 
     def see(self, flux):
         """Without a PSF light is seen where it is emitted."""

@@ -69,7 +69,7 @@ def test_prior_stays_among_metallicities(kind):
 
 
 def test_linear_gradient_is_a_straight_line():
-    values = {"level": 8.13, "slope": -0.08, "scatter_signed": 0.0}
+    values = {"level": 8.13, "slope": -0.08}
     found = sample(fields.LinearGradient(), **values)
     radius = np.hypot(*np.asarray(POSITION).T)
     assert_allclose(found, 8.13 - 0.08 * (radius - 1.3), rtol=1e-6)
@@ -77,16 +77,18 @@ def test_linear_gradient_is_a_straight_line():
     assert_allclose(recorded, 8.13 + 0.08 * 1.3, rtol=1e-6)
 
 
-@pytest.mark.parametrize("signed", [0.21, -0.21])
-def test_scatter_multiplies_the_offsets(signed):
-    offset = jnp.array([0.3, -1.2, 0.8, 2.0, -0.1])
-    values = {"level": 7.9, "slope": 0.0, "scatter_signed": signed, "offset": offset}
-    found = trace(fields.LinearGradient(), **values)
-    assert_allclose(found["scatter"]["value"], 0.21)
-    assert found["scatter"]["type"] == "deterministic"
-    assert_allclose(sample(fields.LinearGradient(), **values), 7.9 + signed * offset)
-    del values["slope"]
-    assert_allclose(sample(fields.Flat(), **values), 7.9 + signed * offset)
+def test_flat_is_one_level():
+    found = trace(fields.Flat(), level=7.9)
+    assert_allclose(sample(fields.Flat(), level=7.9), np.full(5, 7.9))
+    assert_allclose(found["central"]["value"], 7.9)
+
+
+@every_kind
+def test_scatter_is_left_to_the_model(kind):
+    """It knows what else departs from place to place; the field gives the prior."""
+    field = getattr(fields, kind)()
+    assert isinstance(field.scatter, dist.Distribution)
+    assert not any("scatter" in name for name in trace(field))
 
 
 def draw_amplitude(prior, seeds=2000):

@@ -1,5 +1,6 @@
 """The split of a model keeps its density: NumPyro's own is the reference."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -8,13 +9,16 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.infer.util import potential_energy
-from scipy.stats import norm
+from numpyro.infer.util import log_density, log_likelihood, potential_energy
+from scipy.stats import multivariate_normal, norm
+from test_scene import cut_out, patch, round_psf
 
-from metalgrad import fields
+from metalgrad import fields, lines
 from metalgrad.hierarchy import SIGNED, Probit, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.model import LineData, load_model
+from metalgrad.scene import lay_out
+from metalgrad.textures import Spaxelwise
 
 SPAXELS = 5
 LINES = ("OII", "Hbeta", "OIII", "NII", "Halpha")
@@ -38,23 +42,32 @@ def tables():
     )
 
 
-def spectra():
+def spectra(count=SPAXELS):
     """Three complexes with correlated lines and channels that tell the noise."""
     rng = np.random.default_rng(1)
-    root = np.zeros((SPAXELS, 5, 5))
+    root = np.zeros((count, 5, 5))
     for block in (slice(0, 1), slice(1, 3), slice(3, 5)):
         width = block.stop - block.start
-        root[:, block, block] = rng.normal(size=(SPAXELS, width, width))
+        root[:, block, block] = rng.normal(size=(count, width, width))
     return LineLikelihood(
         lines=LINES,
         complexes=(LINES[:1], LINES[1:3], LINES[3:]),
         root=root,
-        white=rng.normal(size=(SPAXELS, 5)),
-        misfit=rng.chisquare(30, (SPAXELS, 3)),
-        dof=np.full((SPAXELS, 3), 30.0),
-        log_norm=rng.normal(size=SPAXELS),
-        position=rng.normal(size=(SPAXELS, 2)),
+        white=rng.normal(size=(count, 5)),
+        misfit=rng.chisquare(30, (count, 3)),
+        dof=np.full((count, 3), 30.0),
+        log_norm=rng.normal(size=count),
+        position=rng.normal(size=(count, 2)),
     )
+
+
+def cube():
+    """The same on a map of spaxels that see each other's light."""
+    spaxels = cut_out(patch(7, 10))
+    data = spectra(len(spaxels))
+    observed = lines.wavelengths(LINES) * (1 + spaxels.redshift)
+    scene = lay_out(spaxels, data.signal(), observed, round_psf())
+    return replace(data, position=spaxels.position, pivot=None, scene=scene)
 
 
 @pytest.fixture(
@@ -86,10 +99,11 @@ def priors():
 def points(hierarchy, count=4):
     """Random unconstrained points, near and far."""
     rng = np.random.default_rng(2)
-    galaxy, spaxel = hierarchy.sizes
+    galaxy, latent = hierarchy.sizes
+    units = 1 if hierarchy.coupled else SPAXELS
     for scale in np.linspace(0.3, 1.5, count):
         theta = scale * rng.normal(size=galaxy)
-        yield jnp.asarray(theta), jnp.asarray(rng.normal(size=(SPAXELS, spaxel)))
+        yield jnp.asarray(theta), jnp.asarray(rng.normal(size=(units, latent)))
 
 
 def by_site(hierarchy, theta, z):
@@ -103,7 +117,8 @@ def by_site(hierarchy, theta, z):
     start = 0
     for name, shape in hierarchy.unit.items():
         size = int(np.prod(shape, dtype=int))
-        values[name] = z[:, start : start + size].reshape(len(z), *shape)
+        units = () if hierarchy.coupled else (len(z),)
+        values[name] = z[:, start : start + size].reshape(*units, *shape)
         start += size
     assert start == z.shape[1]
     return values
@@ -125,7 +140,25 @@ def as_numpyro(sites):
     return sites | {"rho": logit}, slope - jax.scipy.stats.norm.logpdf(probit)
 
 
-def test_the_density_is_numpyros(hierarchy):
+@pytest.fixture(scope="module")
+def coupled():
+    model = load_model("gradient")
+    return split(model, model.prepare(cube()))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("flat", tables), ("gradient", spectra), ("gradient", cube)],
+    ids=["tables", "spectra", "cube"],
+)
+def any_hierarchy(request):
+    name, data = request.param
+    model = load_model(name)
+    return split(model, model.prepare(data()))
+
+
+def test_the_density_is_numpyros(any_hierarchy):
+    hierarchy = any_hierarchy
     arrays, model = hierarchy.data.arrays, hierarchy.model
 
     @jax.jit
@@ -139,13 +172,70 @@ def test_the_density_is_numpyros(hierarchy):
         np.testing.assert_allclose(actual, expected, rtol=1e-11)
 
 
-def test_densities_add_up_to_the_potential(hierarchy):
+def test_densities_add_up_to_the_potential(any_hierarchy):
+    hierarchy = any_hierarchy
     theta, z = next(points(hierarchy))
     arrays = hierarchy.data.arrays
     galaxy, spaxel = jax.jit(hierarchy.densities)(arrays, theta, z)
-    assert spaxel.shape == (SPAXELS,)
+    assert spaxel.shape == z.shape[:1]
     total = jax.jit(hierarchy.potential)(arrays, theta, z)
     np.testing.assert_allclose(galaxy + spaxel.sum(), -total, rtol=1e-12)
+
+
+def test_numpyro_sees_the_same_galaxy_at_the_sites_own_values(coupled):
+    """Its priors, and the data of all spaxels and their latents as one unit."""
+    theta, z = next(points(coupled))
+    arrays, model = coupled.data.arrays, coupled.model
+    values = coupled.unpack(theta, z)[0]
+    galaxy, unit = jax.jit(coupled.densities)(arrays, theta, z)
+    joint = jax.jit(lambda v: log_density(model, (coupled.data,), {}, v)[0])(values)
+    volume = coupled.unpack(theta, z)[1]
+    np.testing.assert_allclose(galaxy + unit[0] - volume, joint, rtol=1e-11)
+    batch = {name: jnp.asarray(value)[None] for name, value in values.items()}
+    by_spaxel = jax.jit(lambda b: log_likelihood(model, b, coupled.data)["data"])(
+        batch
+    )[0]
+    found = jax.jit(coupled.pointwise)(arrays, theta, z)
+    assert found.shape == (len(coupled.data),)
+    np.testing.assert_allclose(found, by_spaxel, rtol=1e-9)
+    prior = multivariate_normal(np.zeros(z.size)).logpdf(z[0])
+    np.testing.assert_allclose(unit[0], by_spaxel.sum() + prior, rtol=1e-11)
+
+
+def test_pointwise_adds_up_to_the_units_densities(hierarchy):
+    theta, z = next(points(hierarchy))
+    arrays = hierarchy.data.arrays
+    unit = jax.jit(hierarchy.densities)(arrays, theta, z)[1]
+    prior = norm.logpdf(z).sum(axis=1)
+    found = jax.jit(hierarchy.pointwise)(arrays, theta, z)
+    np.testing.assert_allclose(found + prior, unit, rtol=1e-11)
+
+
+def test_neighbours_hang_together_on_a_scene(coupled):
+    """All latents are one unit, and one of them moves more than one spaxel."""
+    assert coupled.coupled
+    assert "length" in coupled.galaxy
+    theta, z = next(points(coupled))
+    assert z.shape == (1, coupled.sizes[1])
+    waves = coupled.data.scene.frequency.size
+    assert all(shape[0] == waves for shape in coupled.unit.values())
+    arrays = coupled.data.arrays
+    unit = jnp.zeros_like(z).at[0, 1].set(1.0)
+    slope = jax.jvp(lambda z: coupled.pointwise(arrays, theta, z), (z,), (unit,))[1]
+    assert np.mean(np.abs(slope) > 0) > 0.9
+
+
+def test_a_spaxels_light_falls_on_its_neighbours_only_through_the_psf(coupled):
+    """Residuals are those of SciPy's Gaussian, spaxel by spaxel, where clumps are 0."""
+    theta, z = next(points(coupled))
+    arrays = coupled.data.arrays
+    sites = coupled.sites(arrays, theta, z)
+    flux = np.asarray(sites["line_flux"])
+    assert flux.shape == (len(coupled.data), len(LINES))
+    expected = np.einsum("srl,sl->sr", coupled.data.root, flux) - coupled.data.white
+    scale = np.asarray(sites["noise_scale"])[coupled.data.row_complex]
+    found = coupled.residuals(arrays, theta, z)
+    np.testing.assert_allclose(found, expected / scale, rtol=1e-9, atol=1e-9)
 
 
 def test_spaxels_are_independent_given_the_galaxy(hierarchy):
@@ -293,4 +383,26 @@ def test_a_factor_is_refused():
         numpyro.factor("penalty", -1.0)
 
     with pytest.raises(ValueError, match=r"site penalty is observed .* only the site"):
+        split(model, spectra())
+
+
+def test_sites_of_two_kinds_are_refused():
+    def model(data):
+        with numpyro.plate("wave", 3):
+            numpyro.sample("ripple", dist.Normal())
+        toy(lambda: numpyro.sample("offset", dist.Normal()))(data)
+
+    wanted = r"sites offset are drawn spaxel by spaxel and ripple as waves; draw all of"
+    with pytest.raises(ValueError, match=wanted):
+        split(model, spectra())
+
+
+@pytest.mark.parametrize("prior", NOT_STANDARD.values(), ids=NOT_STANDARD)
+def test_what_waves_weigh_must_be_standard_normal(prior):
+    def model(data):
+        with numpyro.plate("wave", 3):
+            numpyro.sample("ripple", prior)
+        toy(lambda: jnp.zeros(SPAXELS))(data)
+
+    with pytest.raises(ValueError, match=r"site ripple .* not standard normal; draw"):
         split(model, spectra())

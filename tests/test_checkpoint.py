@@ -1,0 +1,333 @@
+"""A fit that is killed, anywhere, goes on as if nothing had been."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+
+import metalgrad as mg
+from metalgrad import checkpoint, logs
+from metalgrad.checkpoint import CARD, Checkpoint
+from metalgrad.linemaps import LineMaps
+
+pytestmark = pytest.mark.filterwarnings(  # the chains are short
+    "ignore::metalgrad.checks.ConvergenceWarning"
+)
+SETTINGS = {"seed": 3, "warmup": 60, "draws": 60, "chains": 2, "progress": False}
+THIS = {"seed": "1", "data": "abcd"}
+
+# A fit in a process of its own, that kills itself some time after sampling has begun.
+# It writes after every chunk, and takes its time.
+FIT = """
+import os, signal, sys, threading, time, warnings
+sys.path.insert(0, {tests!r})
+import numpy as np
+import metalgrad as mg
+from metalgrad import logs
+from test_checkpoint import SETTINGS, draw_maps
+
+def add(self, *news, old=logs.SavedLog.add, armed=[]):
+    if {delay} is not None and not armed:
+        armed.append(threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGKILL)))
+        armed[0].start()
+    old(self, *news)
+    time.sleep({pace})
+
+logs.SavedLog.add, logs.PAUSE, logs.SHARE = add, 0.0, np.inf
+warnings.simplefilter("ignore")
+settings = SETTINGS | dict(warmup=160, draws=160)
+tree = mg.fit(mg.load_model("flat"), draw_maps(), checkpoint={folder!r}, **settings)
+np.savez({out!r}, **tree.posterior, **tree.sample_stats, **tree.log_likelihood)
+"""
+PACE = 0.02  # s
+LENGTH = 14 * PACE  # of the chains, at least
+
+
+def draw_maps(seed=1, count=6):
+    """Line maps of a few spaxels."""
+    rng = np.random.default_rng(seed)
+    flux = np.array([40.0, 20.0, 90.0, 60.0]) + rng.normal(size=(count, 4))
+    position = rng.uniform(-2, 2, (count, 2))
+    names = ("OII", "Hbeta", "OIII", "Halpha")
+    return LineMaps(names, flux, np.ones_like(flux), position, "kpc")
+
+
+@pytest.fixture(scope="module")
+def fit_apart(tmp_path_factory):
+    """Fit in a process of its own; return how it ended, and the draws."""
+    home = tmp_path_factory.mktemp("apart")
+    compiled = {
+        "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def call(folder, delay=None):
+        out = home / "draws.npz"
+        script = FIT.format(
+            tests=os.path.dirname(__file__),
+            folder=None if folder is None else str(folder),
+            delay=delay,
+            pace=PACE,
+            out=str(out),
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | compiled,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            return done.returncode, done.stderr
+        with np.load(out) as file:
+            return 0, dict(file)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def unbroken(fit_apart):
+    code, draws = fit_apart(None)
+    assert code == 0, draws
+    return draws
+
+
+def survive(fit_apart, unbroken, folder, delays):
+    """Kill a fit after each of some delays, then let it end; compare draws."""
+    iterations = []
+    for delay in delays:
+        code, said = fit_apart(folder, delay)
+        assert code in (0, -signal.SIGKILL), said
+        spans = [path.stem.split("-") for path in folder.glob("chain*.part")]
+        iterations.append(max((int(end) for _, _, end in spans), default=0))
+    code, draws = fit_apart(folder)
+    assert code == 0, draws
+    assert draws.keys() == unbroken.keys()
+    for name, expected in unbroken.items():
+        np.testing.assert_array_equal(draws[name], expected, err_msg=name)
+    return iterations
+
+
+def test_a_killed_fit_ends_with_the_same_draws(fit_apart, unbroken, tmp_path):
+    delays = LENGTH * np.random.default_rng().uniform(0.05, 0.4, 3)
+    reached = survive(fit_apart, unbroken, tmp_path / "fit", [*delays, LENGTH / 2])
+    assert 0 < reached[0] < 320, "the first kill did not fall into the chains"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", range(4))
+def test_a_fit_killed_again_and_again_does_so_too(trial, fit_apart, unbroken, tmp_path):
+    delays = LENGTH * np.random.default_rng().uniform(0, 0.3, 5)
+    survive(fit_apart, unbroken, tmp_path / "fit", delays)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mg.load_model("flat")
+
+
+@pytest.fixture(scope="module")
+def kept(model, tmp_path_factory):
+    """Fit, and keep each chunk; return the posterior and the folder."""
+    folder = tmp_path_factory.mktemp("kept") / "fit"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "PAUSE", 0.0)
+        patch.setattr(logs, "SHARE", np.inf)
+        return mg.fit(model, draw_maps(), checkpoint=folder, **SETTINGS), folder
+
+
+def same(one, other):
+    """Tell whether two fits drew the same."""
+    return all(
+        one[group].ds.equals(other[group].ds)
+        for group in ("posterior", "sample_stats", "log_likelihood")
+    )
+
+
+def test_nothing_is_written_unless_asked(model, kept, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Checkpoint, "write", None)
+    assert same(mg.fit(model, draw_maps(), **SETTINGS), kept[0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_fit_is_read_and_not_run_again(model, kept, monkeypatch):
+    monkeypatch.setattr(logs.SavedLog, "add", None)
+    monkeypatch.setattr(Checkpoint, "write", None)
+    again = mg.fit(model, draw_maps(), checkpoint=kept[1], **SETTINGS)
+    assert same(again, kept[0])
+
+
+def damage(path, how):
+    """Do to a file what a crash or a disk may do."""
+    content = bytearray(path.read_bytes())
+    if how == "cut":
+        del content[-100:]
+    elif how == "emptied":
+        content.clear()
+    elif how == "one bit":
+        content[len(content) // 2] ^= 1
+    elif how == "zeros":
+        content[1000:] = bytes(len(content) - 1000)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["cut", "emptied", "one bit", "zeros"])
+def test_a_damaged_file_is_not_read(how, model, kept, tmp_path):
+    folder = shutil.copytree(kept[1], tmp_path / "fit")
+    damage(folder / "chain0-00000025-00000050.part", how)  # in warm-up
+    damage(folder / "chain1-00000110-00000120.part", how)
+    if how == "cut":
+        damage(folder / "coordinates.part", how)
+    (folder / "chain1-00000110-00000120.part.new").write_bytes(b"half")
+    assert same(mg.fit(model, draw_maps(), checkpoint=folder, **SETTINGS), kept[0])
+
+
+def other_model(model):
+    return mg.load_model("flat", calibration="nakajima22")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("model is", {"model": "another"}),
+        ("data is", {"data": draw_maps(2)}),
+        ("seed is 3, not 4", {"seed": 4}),
+        ("warmup is 60, not 61", {"warmup": 61}),
+        ("draws is 60, not 90", {"draws": 90}),
+        ("chains is 2, not 3", {"chains": 3}),
+        ("target_accept is 0.9, not 0.95", {"target_accept": 0.95}),
+        ("psf is .*, not None", {"psf": None}),
+    ],
+)
+def test_another_fit_is_refused(name, change, model, kept):
+    if change.get("model"):
+        change["model"] = mg.load_model("gradient")
+    arguments = {"model": model, "data": draw_maps(), **SETTINGS, **change}
+    words = rf"another fit \({name}.*\); give another path, or delete it"
+    with pytest.raises(ValueError, match=words):
+        mg.fit(**arguments, checkpoint=kept[1])
+
+
+def test_another_version_is_refused(model, kept, tmp_path):
+    folder = shutil.copytree(kept[1], tmp_path / "fit")
+    card = (folder / CARD).read_text()
+    (folder / CARD).write_text(card.replace(jax.__version__, "0.0.1"))
+    words = rf"jax is 0.0.1, not {jax.__version__}"
+    with pytest.raises(ValueError, match=words):
+        mg.fit(model, draw_maps(), checkpoint=folder, **SETTINGS)
+
+
+def test_what_is_no_checkpoint_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for path in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(ValueError, match="no checkpoint of a fit; give another"):
+            Checkpoint(path, THIS)
+    (tmp_path / CARD).write_text('{"seed": ')
+    with pytest.raises(ValueError, match=r"cannot be read; .* another path"):
+        Checkpoint(tmp_path, THIS)
+
+
+def fail(*arguments, **named):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("culprit", ["os.replace", "os.fsync", "np.savez"])
+def test_a_full_disk_is_said_once_and_survived(
+    culprit, model, kept, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(f"metalgrad.checkpoint.{culprit}", fail)
+    monkeypatch.setattr(logs, "PAUSE", 0.0)
+    with pytest.warns(UserWarning, match="No space left .* the fit goes on") as said:
+        again = mg.fit(model, draw_maps(), checkpoint=tmp_path / "fit", **SETTINGS)
+    assert len([w for w in said if "checkpoint" in str(w.message)]) == 1
+    assert same(again, kept[0])
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_folder_that_cannot_be_made_is_survived(tmp_path):
+    (tmp_path / "file").touch()
+    place = Checkpoint(tmp_path / "file" / "fit", THIS)
+    with pytest.warns(UserWarning, match="Not a directory"):
+        assert not place.write("chain", {"x": np.zeros(2)})
+
+
+def toy_state(iteration):
+    """A state with what states are made of: numbers, arrays, keys."""
+    key = random.fold_in(random.key(5), iteration)
+    return {"key": key, "z": random.normal(key, (3,)), "old": [jnp.array(iteration)]}
+
+
+def write_log(folder, iterations, done=0):
+    """Take a toy chain on to some iterations, a draw in each."""
+    log = Checkpoint(folder, THIS).log(0, toy_state(0))
+    assert log.done == done
+    for i in iterations:
+        log.add(i, toy_state(i), {"z": np.full((1, 2), i)})
+    return log
+
+
+def drawn(log):
+    return [int(z) for part in log.parts for z in part["z"][:, 0]]
+
+
+def test_a_log_is_taken_up_where_it_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "PAUSE", 0.0)
+    write_log(tmp_path, [1, 2, 3])
+    log = write_log(tmp_path, [], done=3)
+    assert drawn(log) == [1, 2, 3]
+    same_leaves = jax.tree.map(
+        lambda a, b: bool((a == b).all()), log.state, toy_state(3)
+    )
+    assert jax.tree.all(same_leaves)
+    assert log.state["key"].dtype == toy_state(3)["key"].dtype
+
+
+def test_what_a_full_disk_refused_is_written_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "PAUSE", 0.0)
+    monkeypatch.setattr(logs, "SHARE", np.inf)
+    log = write_log(tmp_path, [1, 2])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.warns(UserWarning, match="No space left"):
+            log.add(3, toy_state(3), {"z": np.full((1, 2), 3)})
+    assert drawn(write_log(tmp_path, [], done=2)) == [1, 2]
+    log.add(4, toy_state(4), {"z": np.full((1, 2), 4)})
+    assert drawn(write_log(tmp_path, [], done=4)) == [1, 2, 3, 4]
+
+
+def test_writing_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(logs, "monotonic", lambda: clock.now)
+    place, written = Checkpoint(tmp_path, THIS), []
+
+    def write(name, arrays):
+        clock.now += 0.5  # a slow disk
+        written.append(name)
+        return True
+
+    monkeypatch.setattr(place, "write", write)
+    log = place.log(0, toy_state(0))
+    for i in range(1, 2001):
+        clock.now += 0.1
+        log.add(i, toy_state(0), {})
+    assert 3 <= len(written) <= 5
+    assert not place.folder.joinpath(CARD).exists()
+
+
+def test_a_file_of_another_fit_is_not_read(tmp_path):
+    assert Checkpoint(tmp_path / "a", THIS).write("x", {"z": np.ones(2)})
+    assert Checkpoint(tmp_path / "b", THIS | {"seed": "2"}).write("y", {})
+    shutil.copy(tmp_path / "a" / "x", tmp_path / "b" / "x")
+    assert Checkpoint(tmp_path / "b", THIS | {"seed": "2"}).read("x") is None
+    assert Checkpoint(tmp_path / "a", THIS).read("x").keys() == {"z"}
+    assert checkpoint.UNSAVED.log(0, None).done == 0
