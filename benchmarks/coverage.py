@@ -30,7 +30,7 @@ from metalgrad.simulate import simulate
 
 RESULTS = Path(__file__).parent / "results"
 SLOPES = (-0.2, 0.1)  # dex/kpc
-SETTINGS = {"warmup": 300, "draws": 400, "chains": 2}
+SETTINGS = {"warmup": 250, "draws": 300, "chains": 2}
 RADIUS = 0.6  # arcsec
 
 

@@ -8,10 +8,11 @@ from metalgrad.comparison import compare
 from metalgrad.compression import compress
 from metalgrad.cubes import Cube
 from metalgrad.fields import Flat, LinearGradient
-from metalgrad.groups import annuli, blocks, leave_groups_out
+from metalgrad.groups import leave_groups_out
 from metalgrad.inference import fit
 from metalgrad.linemaps import LineMaps
 from metalgrad.model import Model, load_model
+from metalgrad.patches import annuli, blocks
 from metalgrad.psf import PSF, ImagePSF, nirspec
 from metalgrad.spaxels import Spaxels
 from metalgrad.targets import Target, load_target

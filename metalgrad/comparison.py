@@ -1,4 +1,4 @@
-"""Which of several models foretells the same data best?"""
+"""Models of the same data, ranked by how well they foretell what they never saw."""
 
 from collections.abc import Mapping
 from copy import copy

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import re
 from functools import partial, singledispatch
 from importlib import metadata
@@ -116,8 +117,9 @@ def _(thing):
 
 @contents.register(FunctionType)
 def _(thing):
-    cells = [cell.cell_contents for cell in thing.__closure__ or ()]
-    return [thing.__qualname__, thing.__code__, thing.__defaults__, cells]
+    inner = inspect.unwrap(thing)
+    cells = [cell.cell_contents for cell in inner.__closure__ or ()]
+    return [inner.__qualname__, inner.__code__, inner.__defaults__, cells]
 
 
 @contents.register(CodeType)

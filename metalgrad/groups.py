@@ -8,7 +8,7 @@ PSF, is news.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -22,70 +22,13 @@ from metalgrad import checks, collapse, pilot
 from metalgrad.chains import Run
 from metalgrad.hierarchy import Hierarchy, split
 from metalgrad.inference import NIRSPEC, Shape, likelihood
-from metalgrad.psf import FWHM_PER_SIGMA, PSF, ImagePSF
+from metalgrad.psf import PSF, ImagePSF
 from metalgrad.record import saturated
 
 TOLD = ("root", "white", "misfit", "dof", "log_norm")  # what data say; zero is nothing
 LOOKS = 40  # draws, of all chains, at which waves are integrated out
 STEPS = 5  # of Newton, from a spaxel's mode at one draw to that at another
-WIDTHS = 2  # of the PSF, that a block spans at least
 MC_ERROR = 0.3  # nats; beyond it draws are too few
-
-
-def annuli(data, count: int) -> DataArray:
-    """Sort spaxels into annuli that hold as many of them each.
-
-    Parameters
-    ----------
-    data : Spaxels, LineMaps or LineLikelihood
-    count : int
-
-    Returns
-    -------
-    xarray.DataArray of int, (spaxel,)
-        Numbers of annuli, from the centre; the array is named "annulus".
-    """
-    radius = np.hypot(*np.asarray(data.position).T)
-    inner = np.quantile(radius, np.arange(1, count) / count)
-    return _name(np.searchsorted(inner, radius, side="right"), "annulus")
-
-
-def blocks(data, side: float, psf: PSF | ImagePSF | None = NIRSPEC) -> DataArray:
-    """Sort spaxels into blocks of equal size, no side of which is shorter than asked.
-
-    Parameters
-    ----------
-    data : Spaxels, LineMaps or LineLikelihood
-    side : float
-        On the sky [arcsec] for a cube; in the plane of the disc [as positions] else.
-    psf : PSF, ImagePSF or None
-        Of a cube; None for any side.
-
-    Returns
-    -------
-    xarray.DataArray of int, (spaxel,)
-        Numbers of blocks; the array is named "block".
-
-    Raises
-    ------
-    ValueError
-        If ``side`` is less than two FWHM of the PSF at the reddest wavelength, so that
-        neighbours would tell what is left out.
-    """
-    place = np.asarray(data.position, float)
-    if getattr(data, "pixel_scale", None) is not None:
-        place = data.index * data.pixel_scale
-        least = 0.0 if psf is None else WIDTHS * _fwhm(data, psf)
-        if side < least:
-            raise ValueError(
-                f"blocks of {side:g} arcsec are told by the PSF's wings of their "
-                f"neighbours; give a side of at least {least:.2f}, {WIDTHS} FWHM"
-            )
-    place = place - place.min(axis=0)
-    count = np.maximum(place.max(axis=0) // side, 1)
-    number = np.minimum(place * count // (place.max(axis=0) + 1e-9), count - 1)
-    flat = number @ [count[1], 1]
-    return _name(np.unique(flat, return_inverse=True)[1], "block")
 
 
 @dataclass(kw_only=True, repr=False)
@@ -106,6 +49,7 @@ class GroupsOut(ELPDDataLOOKFold):
         Which data these are, as `metalgrad.comparison.identify` has it.
     """
 
+    good_k: float | None = None  # ArviZ annotates a float
     unit: str
     groups: np.ndarray
     mc_error: DataArray
@@ -167,12 +111,12 @@ def leave_groups_out(
             f"more, of {len(prepared)} spaxels, are expected; see metalgrad.annuli"
         )
     with jax.enable_x64(new_val=True):
-        run = Run(split(model, Shape.of(prepared).blank()), warmup, target_accept)
+        run = _machine(model, Shape.of(prepared), warmup, target_accept)
+        settings = {"chains": chains, "draws": draws, "progress": progress}
+        keys = random.split(random.key(seed), len(names))
         found = [
-            _foretell(run, prepared.arrays, groups == name, key, chains, draws, progress)
-            for name, key in zip(
-                names, random.split(random.key(seed), len(names)), strict=True
-            )
+            _foretell(run, prepared.arrays, groups == name, key, **settings)
+            for name, key in zip(names, keys, strict=True)
         ]
     log_density, r_hat = zip(*found, strict=True)
     _warn(unit, names, np.array(r_hat))
@@ -192,22 +136,17 @@ def identity(data, prepared) -> dict:
     }
 
 
-def _name(numbers, unit):
-    return DataArray(np.asarray(numbers, int), dims="spaxel", name=unit)
+@lru_cache(maxsize=4)
+def _machine(model, shape, warmup, target_accept):
+    """Keep what was compiled for the next groups of a galaxy of the same shape."""
+    return Run(split(model, shape.blank()), warmup, target_accept)
 
 
-def _fwhm(data, psf):
-    reddest = min(data.edges[-1], psf.wavelengths[-1])
-    kernel = psf.kernel(reddest, data.pixel_scale)
-    area = kernel.sum() / kernel.max()  # of a Gaussian: 2π sigma²
-    return FWHM_PER_SIGMA * np.sqrt(area / (2 * np.pi)) * data.pixel_scale
-
-
-def _foretell(run, arrays, out, key, chains, draws, progress):
+def _foretell(run, arrays, out, key, *, chains, draws, progress):
     """Fit without the spaxels ``out``; foretell them at each draw, and judge chains."""
     key_mode, key_chains, key_spaxels = random.split(key, 3)
     rest = _hide(arrays, out)
-    affine = run.expand(rest, key_mode).arrays
+    affine = run.coordinates(rest, key_mode)
     keys = random.split(key_chains, chains)
     outcome = run.chains(keys, rest, affine, draws, progress)
     theta, z = (np.concatenate(outcome["kept"][name]) for name in ("theta", "z"))
@@ -218,9 +157,9 @@ def _foretell(run, arrays, out, key, chains, draws, progress):
     else:
         pointwise = _by_spaxel(run.hierarchy, arrays, theta, key_spaxels)
         found = pointwise[:, out].sum(axis=1)
-    sites = [outcome["sites"][name] for name in run.hierarchy.galaxy_names]
-    plain = np.stack([site for site in sites if site.ndim == 2], axis=-1)
-    return np.array(found), np.nanmax(checks.r_hat(plain), initial=1.0)
+    sites = (outcome["sites"][name] for name in run.hierarchy.galaxy_names)
+    flat = np.concatenate([v.reshape(*v.shape[:2], -1) for v in sites], axis=-1)
+    return np.array(found), np.nanmax(checks.r_hat(flat), initial=1.0)
 
 
 def _hide(arrays, out):
@@ -324,7 +263,6 @@ def _result(unit, groups, names, log_density, own, data):
         n_data_points=len(names),
         scale="log",
         warning=bool(np.any(error > MC_ERROR)),
-        good_k=None,
         elpd_i=DataArray(elpd_i, coords, [unit]),
         n_folds=len(names),
         unit=unit,

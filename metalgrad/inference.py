@@ -64,7 +64,7 @@ def fit(
     warmup: int = 500,
     draws: int = 1000,
     chains: int = 4,
-    target_accept: float = 0.9,
+    target_accept: float = 0.8,
     progress: bool = True,
     checkpoint: str | Path | None = None,
 ):

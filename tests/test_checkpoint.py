@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import jax
@@ -15,14 +16,16 @@ import pytest
 from jax import random
 
 import metalgrad as mg
-from metalgrad import checkpoint, logs
+from metalgrad import logs
 from metalgrad.checkpoint import CARD, Checkpoint
 from metalgrad.linemaps import LineMaps
 
 pytestmark = pytest.mark.filterwarnings(  # the chains are short
     "ignore::metalgrad.checks.ConvergenceWarning"
 )
-SETTINGS = {"seed": 3, "warmup": 60, "draws": 60, "chains": 2, "progress": False}
+WARMUP, DRAWS = 150, 160
+SETTINGS = {"seed": 3, "warmup": WARMUP, "draws": DRAWS, "chains": 2, "progress": False}
+GROUPS = ("posterior", "sample_stats", "log_likelihood")
 THIS = {"seed": "1", "data": "abcd"}
 
 # A fit in a process of its own, that kills itself some time after sampling has begun.
@@ -44,12 +47,11 @@ def add(self, *news, old=logs.SavedLog.add, armed=[]):
 
 logs.SavedLog.add, logs.PAUSE, logs.SHARE = add, 0.0, np.inf
 warnings.simplefilter("ignore")
-settings = SETTINGS | dict(warmup=160, draws=160)
-tree = mg.fit(mg.load_model("flat"), draw_maps(), checkpoint={folder!r}, **settings)
+tree = mg.fit(mg.load_model("flat"), draw_maps(), checkpoint={folder!r}, **SETTINGS)
 np.savez({out!r}, **tree.posterior, **tree.sample_stats, **tree.log_likelihood)
 """
 PACE = 0.02  # s
-LENGTH = 14 * PACE  # of the chains, at least
+LENGTH = 13 * PACE  # of the chains, at least
 
 
 def draw_maps(seed=1, count=6):
@@ -59,75 +61,6 @@ def draw_maps(seed=1, count=6):
     position = rng.uniform(-2, 2, (count, 2))
     names = ("OII", "Hbeta", "OIII", "Halpha")
     return LineMaps(names, flux, np.ones_like(flux), position, "kpc")
-
-
-@pytest.fixture(scope="module")
-def fit_apart(tmp_path_factory):
-    """Fit in a process of its own; return how it ended, and the draws."""
-    home = tmp_path_factory.mktemp("apart")
-    compiled = {
-        "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-    def call(folder, delay=None):
-        out = home / "draws.npz"
-        script = FIT.format(
-            tests=os.path.dirname(__file__),
-            folder=None if folder is None else str(folder),
-            delay=delay,
-            pace=PACE,
-            out=str(out),
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env=os.environ | compiled,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            return done.returncode, done.stderr
-        with np.load(out) as file:
-            return 0, dict(file)
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def unbroken(fit_apart):
-    code, draws = fit_apart(None)
-    assert code == 0, draws
-    return draws
-
-
-def survive(fit_apart, unbroken, folder, delays):
-    """Kill a fit after each of some delays, then let it end; compare draws."""
-    iterations = []
-    for delay in delays:
-        code, said = fit_apart(folder, delay)
-        assert code in (0, -signal.SIGKILL), said
-        spans = [path.stem.split("-") for path in folder.glob("chain*.part")]
-        iterations.append(max((int(end) for _, _, end in spans), default=0))
-    code, draws = fit_apart(folder)
-    assert code == 0, draws
-    assert draws.keys() == unbroken.keys()
-    for name, expected in unbroken.items():
-        np.testing.assert_array_equal(draws[name], expected, err_msg=name)
-    return iterations
-
-
-def test_a_killed_fit_ends_with_the_same_draws(fit_apart, unbroken, tmp_path):
-    delays = LENGTH * np.random.default_rng().uniform(0.05, 0.4, 3)
-    reached = survive(fit_apart, unbroken, tmp_path / "fit", [*delays, LENGTH / 2])
-    assert 0 < reached[0] < 320, "the first kill did not fall into the chains"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("trial", range(4))
-def test_a_fit_killed_again_and_again_does_so_too(trial, fit_apart, unbroken, tmp_path):
-    delays = LENGTH * np.random.default_rng().uniform(0, 0.3, 5)
-    survive(fit_apart, unbroken, tmp_path / "fit", delays)
 
 
 @pytest.fixture(scope="module")
@@ -145,17 +78,89 @@ def kept(model, tmp_path_factory):
         return mg.fit(model, draw_maps(), checkpoint=folder, **SETTINGS), folder
 
 
+@pytest.fixture
+def begun(kept, tmp_path):
+    """Return a folder that knows in which coordinates to sample, and no more."""
+    folder = tmp_path / "fit"
+    folder.mkdir()
+    for name in (CARD, "coordinates.part"):
+        shutil.copy(kept[1] / name, folder)
+    return folder
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Write after every chunk."""
+    monkeypatch.setattr(logs, "PAUSE", 0.0)
+    monkeypatch.setattr(logs, "SHARE", np.inf)
+
+
 def same(one, other):
     """Tell whether two fits drew the same."""
-    return all(
-        one[group].ds.equals(other[group].ds)
-        for group in ("posterior", "sample_stats", "log_likelihood")
-    )
+    return all(one[group].ds.equals(other[group].ds) for group in GROUPS)
+
+
+@pytest.fixture(scope="module")
+def fit_apart(tmp_path_factory):
+    """Fit in a process of its own; return how it ended, and the draws."""
+    home = tmp_path_factory.mktemp("apart")
+    compiled = {
+        "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def call(folder, delay=None):
+        out = home / "draws.npz"
+        tests = os.path.dirname(__file__)
+        script = FIT.format(
+            tests=tests, folder=str(folder), delay=delay, pace=PACE, out=str(out)
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | compiled,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            return done.returncode, done.stderr
+        with np.load(out) as file:
+            return 0, dict(file)
+
+    return call
+
+
+def survive(fit_apart, unbroken, folder, delays):
+    """Kill a fit after each of some delays, then let it end; compare draws."""
+    codes = []
+    for delay in delays:
+        code, said = fit_apart(folder, delay)
+        assert code in (0, -signal.SIGKILL), said
+        codes.append(code)
+    code, draws = fit_apart(folder)
+    assert code == 0, draws
+    for group in GROUPS:
+        for name, expected in unbroken[group].data_vars.items():
+            np.testing.assert_array_equal(draws[name], expected, err_msg=name)
+    return codes
+
+
+def test_a_killed_fit_ends_with_the_same_draws(fit_apart, kept, begun):
+    fractions = np.random.default_rng().uniform([0.1, 0.3, 0.1], [0.3, 0.5, 0.9])
+    codes = survive(fit_apart, kept[0], begun, LENGTH * fractions)
+    assert -signal.SIGKILL in codes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", range(4))
+def test_a_fit_killed_again_and_again_does_so_too(trial, fit_apart, kept, tmp_path):
+    delays = LENGTH * np.random.default_rng().uniform(0, 0.3, 5)
+    codes = survive(fit_apart, kept[0], tmp_path / "fit", delays)
+    assert codes.count(-signal.SIGKILL) > 1
 
 
 def test_nothing_is_written_unless_asked(model, kept, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Checkpoint, "write", None)
     assert same(mg.fit(model, draw_maps(), **SETTINGS), kept[0])
     assert not list(tmp_path.iterdir())
 
@@ -182,36 +187,58 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize("how", ["cut", "emptied", "one bit", "zeros"])
-def test_a_damaged_file_is_not_read(how, model, kept, tmp_path):
+def test_a_damaged_file_is_not_read(how, tmp_path):
+    place, tree = Checkpoint(tmp_path, THIS), {"z": jnp.arange(600.0)}
+    structure = jax.tree.structure(tree)
+    assert place.recall("x", structure, lambda: tree) is tree
+    np.testing.assert_array_equal(place.recall("x", structure, None)["z"], tree["z"])
+    damage(tmp_path / "x.part", how)
+    assert place.read("x.part") is None
+    assert place.recall("x", structure, lambda: tree) is tree
+    assert place.read("x.part") is not None
+
+
+def test_a_chain_goes_on_from_its_last_good_file(model, kept, tmp_path):
     folder = shutil.copytree(kept[1], tmp_path / "fit")
-    damage(folder / "chain0-00000025-00000050.part", how)  # in warm-up
-    damage(folder / "chain1-00000110-00000120.part", how)
-    if how == "cut":
-        damage(folder / "coordinates.part", how)
-    (folder / "chain1-00000110-00000120.part.new").write_bytes(b"half")
+    damage(folder / "chain0-00000025-00000050.part", "cut")  # in warm-up
+    damage(folder / "chain1-00000300-00000310.part", "one bit")
+    (folder / "chain1-00000300-00000310.part.new").write_bytes(b"half")
     assert same(mg.fit(model, draw_maps(), checkpoint=folder, **SETTINGS), kept[0])
 
 
-def other_model(model):
-    return mg.load_model("flat", calibration="nakajima22")
+@pytest.mark.usefixtures("eager")
+def test_an_interrupted_fit_stops_at_once_and_goes_on_later(
+    model, kept, begun, monkeypatch
+):
+    def add(self, done, *news, old=logs.SavedLog.add):
+        if self.name == "chain0" and done > WARMUP:
+            raise KeyboardInterrupt
+        old(self, done, *news)
+        time.sleep(PACE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logs.SavedLog, "add", add)
+        with pytest.raises(KeyboardInterrupt):
+            mg.fit(model, draw_maps(), checkpoint=begun, **SETTINGS)
+    assert list(begun.glob("chain0-*-00000150.part"))
+    assert not list(begun.glob(f"chain1-*-{WARMUP + DRAWS:08d}.part"))
+    assert same(mg.fit(model, draw_maps(), checkpoint=begun, **SETTINGS), kept[0])
 
 
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("model is", {"model": "another"}),
+        ("model is", {"model": mg.load_model("flat", calibration="nakajima22")}),
         ("data is", {"data": draw_maps(2)}),
         ("seed is 3, not 4", {"seed": 4}),
-        ("warmup is 60, not 61", {"warmup": 61}),
-        ("draws is 60, not 90", {"draws": 90}),
+        ("warmup is 150, not 61", {"warmup": 61}),
+        ("draws is 160, not 90", {"draws": 90}),
         ("chains is 2, not 3", {"chains": 3}),
         ("target_accept is 0.9, not 0.95", {"target_accept": 0.95}),
         ("psf is .*, not None", {"psf": None}),
     ],
 )
 def test_another_fit_is_refused(name, change, model, kept):
-    if change.get("model"):
-        change["model"] = mg.load_model("gradient")
     arguments = {"model": model, "data": draw_maps(), **SETTINGS, **change}
     words = rf"another fit \({name}.*\); give another path, or delete it"
     with pytest.raises(ValueError, match=words):
@@ -241,16 +268,24 @@ def fail(*arguments, **named):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("culprit", ["os.replace", "os.fsync", "np.savez"])
-def test_a_full_disk_is_said_once_and_survived(
-    culprit, model, kept, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(f"metalgrad.checkpoint.{culprit}", fail)
-    monkeypatch.setattr(logs, "PAUSE", 0.0)
+@pytest.mark.usefixtures("eager")
+def test_a_full_disk_is_said_once_and_survived(model, kept, begun, monkeypatch):
+    there = sorted(begun.iterdir())
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.warns(UserWarning, match="No space left .* the fit goes on") as said:
-        again = mg.fit(model, draw_maps(), checkpoint=tmp_path / "fit", **SETTINGS)
+        again = mg.fit(model, draw_maps(), checkpoint=begun, **SETTINGS)
     assert len([w for w in said if "checkpoint" in str(w.message)]) == 1
     assert same(again, kept[0])
+    assert sorted(begun.iterdir()) == there
+
+
+@pytest.mark.parametrize("culprit", ["os.replace", "os.fsync", "np.savez"])
+def test_what_is_half_written_is_taken_away(culprit, tmp_path, monkeypatch):
+    place = Checkpoint(tmp_path / "fit", THIS)
+    monkeypatch.setattr(f"metalgrad.checkpoint.{culprit}", fail)
+    with pytest.warns(UserWarning, match="No space left"):
+        assert not place.write("x.part", {"z": np.ones(2)})
+    assert not place.write("x.part", {"z": np.ones(2)})  # in silence
     assert not list(tmp_path.rglob("*.*"))
 
 
@@ -280,8 +315,8 @@ def drawn(log):
     return [int(z) for part in log.parts for z in part["z"][:, 0]]
 
 
-def test_a_log_is_taken_up_where_it_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(logs, "PAUSE", 0.0)
+@pytest.mark.usefixtures("eager")
+def test_a_log_is_taken_up_where_it_ended(tmp_path):
     write_log(tmp_path, [1, 2, 3])
     log = write_log(tmp_path, [], done=3)
     assert drawn(log) == [1, 2, 3]
@@ -292,9 +327,8 @@ def test_a_log_is_taken_up_where_it_ended(tmp_path, monkeypatch):
     assert log.state["key"].dtype == toy_state(3)["key"].dtype
 
 
+@pytest.mark.usefixtures("eager")
 def test_what_a_full_disk_refused_is_written_later(tmp_path, monkeypatch):
-    monkeypatch.setattr(logs, "PAUSE", 0.0)
-    monkeypatch.setattr(logs, "SHARE", np.inf)
     log = write_log(tmp_path, [1, 2])
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fail)
@@ -330,4 +364,3 @@ def test_a_file_of_another_fit_is_not_read(tmp_path):
     shutil.copy(tmp_path / "a" / "x", tmp_path / "b" / "x")
     assert Checkpoint(tmp_path / "b", THIS | {"seed": "2"}).read("x") is None
     assert Checkpoint(tmp_path / "a", THIS).read("x").keys() == {"z"}
-    assert checkpoint.UNSAVED.log(0, None).done == 0

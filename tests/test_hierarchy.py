@@ -229,7 +229,7 @@ def test_a_spaxels_light_falls_on_its_neighbours_only_through_the_psf(coupled):
     """Residuals are those of SciPy's Gaussian, spaxel by spaxel, where clumps are 0."""
     theta, z = next(points(coupled))
     arrays = coupled.data.arrays
-    sites = coupled.sites(arrays, theta, z)
+    sites = jax.jit(coupled.sites)(arrays, theta, z)
     flux = np.asarray(sites["line_flux"])
     assert flux.shape == (len(coupled.data), len(LINES))
     expected = np.einsum("srl,sl->sr", coupled.data.root, flux) - coupled.data.white

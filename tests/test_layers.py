@@ -33,6 +33,7 @@ LAYERS = {
         "windows",
         "detection",
         "residuals",
+        "patches",
         "blur",
         "choice",
     },

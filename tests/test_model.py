@@ -9,14 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import scipy.ndimage
 import scipy.optimize
 from numpyro import handlers
+from test_scene import cut_out, patch, round_psf
 
 from metalgrad import cards, dust, fields, lines
 from metalgrad.calibrations import load_calibration
 from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
-from metalgrad.model import Free, LineData, Model, load_model
+from metalgrad.model import Free, LineData, Model, load_model, turn
+from metalgrad.scene import lay_out
 
 BALMER = ("Hdelta", "Hgamma", "Hbeta", "Halpha")
 EVERYTHING = tuple(lines.catalogue())
@@ -77,7 +80,7 @@ def test_sites_and_their_shapes(name, channels):
     expected = {
         "rho": (),
         "shared_dispersion": (len(calibrated),),
-        "local_dispersion": (SPAXELS, len(calibrated)),
+        "departure": (SPAXELS, 1 + len(calibrated)),
         "log_ratio": (SPAXELS, len(calibrated)),
         "free_offset": (SPAXELS, varied),
         "reddening": (),
@@ -101,7 +104,7 @@ def test_sites_and_their_shapes(name, channels):
         assert np.shape(sites[site]["value"]) == shape, site
     assert sites["data"]["is_observed"]
     others = {n for n, s in sites.items() if s["type"] != "plate"} - set(expected)
-    field = {"level", "scatter", "scatter_signed", "offset"}
+    field = {"level", "scatter", "scatter_signed"}
     assert others == field | ({"slope"} & set(sites))
 
 
@@ -117,7 +120,8 @@ def test_a_single_ratio_shares_its_dispersion(calibration):
     (ratio, *more), _ = model.choose(data.lines)
     sites = trace(model, data, shared_dispersion=jnp.full(1 + len(more), 1.3))
     several = bool(more)
-    assert ("rho" in sites) == ("local_dispersion" in sites) == several
+    assert ("rho" in sites) == ("departure" in sites) == several
+    assert ("offset" in sites) != several
     if not several:
         metallicity = sites["metallicity"]["value"]
         mean = model.calibration.log_ratio(ratio, metallicity)
@@ -136,7 +140,7 @@ def test_fluxes_follow_from_the_sites():
         "scatter_signed": 0.0,
         "rho": 0.25,
         "shared_dispersion": jnp.array([1.0, -2.0]),
-        "local_dispersion": jnp.array([[0.5, 1.0]] * SPAXELS),
+        "departure": jnp.array([[0.3, 0.5, 1.0]] * SPAXELS),
         "reddening": 0.2,
         "reddening_scatter_signed": 0.5,
         "reddening_offset": jnp.linspace(-1.0, 1.0, SPAXELS),
@@ -176,6 +180,49 @@ def test_fluxes_follow_from_the_sites():
     )
     clumps = 0.5 * np.linspace(0.0, 0.3, SPAXELS)
     np.testing.assert_allclose(np.log10(oiii), disc + clumps)
+
+
+def pushed(lever, width):
+    """The matrix of `turn` at each cell, (cell, ratio + 1, ratio + 1)."""
+    cells, size = len(lever), lever.shape[1] + 1
+
+    def one(unit):
+        normals = jnp.broadcast_to(unit, (cells, size))
+        offset, local = turn(normals, jnp.asarray(lever), jnp.asarray(width))
+        return jnp.concatenate([offset[:, None], local], axis=1)
+
+    return np.moveaxis(np.asarray(jax.vmap(one)(jnp.eye(size))), 0, -1)
+
+
+@pytest.mark.parametrize("width", [1.0, 0.3, 1e-6])
+def test_departures_are_turned_and_not_stretched(width):
+    """An orthogonal matrix, after which the first normal moves no ratio."""
+    lever = np.random.default_rng(3).normal(0.2, 1.5, (6, 3))
+    matrix = pushed(lever, width)
+    for cell in range(6):
+        np.testing.assert_allclose(matrix[cell] @ matrix[cell].T, np.eye(4), atol=1e-9)
+        whole = np.concatenate([lever[cell][:, None], width * np.eye(3)], axis=1)
+        seen = whole @ matrix[cell]
+        np.testing.assert_allclose(seen[:, 0], 0.0, atol=1e-9)
+        # What data see: the calibration's own width, and metallicity along the lever.
+        expected = width**2 * np.eye(3) + np.outer(lever[cell], lever[cell])
+        np.testing.assert_allclose(seen @ seen.T, expected, atol=1e-9)
+
+
+def test_without_scatter_nothing_is_turned():
+    matrix = pushed(np.zeros((2, 3)), 0.7)
+    np.testing.assert_allclose(matrix, np.broadcast_to(np.eye(4), (2, 4, 4)))
+
+
+@pytest.mark.parametrize("signed", [0.21, -0.21])
+def test_scatter_multiplies_the_offsets_of_a_single_ratio(signed):
+    model = load_model("flat", calibration="marino13-n2")
+    data = model.prepare(some_tables())
+    offset = jnp.linspace(-1.2, 2.0, SPAXELS)
+    sites = trace(model, data, level=8.2, scatter_signed=signed, offset=offset)
+    np.testing.assert_allclose(sites["scatter"]["value"], 0.21)
+    found = sites["metallicity"]["value"]
+    np.testing.assert_allclose(found, 8.2 + signed * offset)
 
 
 def test_noise_scale_is_one_without_channels():
@@ -324,6 +371,150 @@ def test_density_and_gradient_are_finite_everywhere(compiled):
         assert np.isfinite(potential), values
         assert np.isfinite(by_galaxy).all(), values
         assert np.isfinite(by_spaxel).all(), values
+
+
+# Light on a scene
+
+SOME = ("OII", "Hbeta", "OIII", "Halpha")
+
+
+def mapped(rows=7, columns=10, *, psf=None, model=None):
+    """A model split for a disc of constant ratios on a map."""
+    spaxels = cut_out(patch(rows, columns))
+    rng = np.random.default_rng(4)
+    bright = 40 * np.exp(-np.hypot(*spaxels.position.T))
+    flux = bright[:, None] * np.array([1.2, 1.0, 5.0, 2.9])
+    data = tables(SOME, flux + rng.normal(size=flux.shape), 1.0)
+    observed = lines.wavelengths(SOME) * (1 + spaxels.redshift)
+    scene = lay_out(spaxels, data.signal(), observed, psf)
+    data = dataclasses.replace(data, position=spaxels.position, pivot=None, scene=scene)
+    return split(model, model.prepare(with_channels(data)))
+
+
+@pytest.mark.parametrize("name", cards.names("models"))
+def test_gradient_on_a_scene_is_finite_where_chains_start(name):
+    """At the prior's median, with and without departures, and far from it."""
+    hierarchy = mapped(psf=round_psf(), model=load_model(name))
+    arrays = hierarchy.data.arrays
+    function = jax.jit(
+        jax.value_and_grad(lambda *p: hierarchy.potential(arrays, *p), (0, 1))
+    )
+    rng = np.random.default_rng(5)
+    for theta in hierarchy.prior_points(jax.random.key(1), 3):
+        for scale in (0.0, 1.0, 3.0):
+            z = jnp.asarray(scale * rng.normal(size=(1, hierarchy.sizes[1])))
+            value, slopes = function(theta, z)
+            assert np.isfinite(value)
+            assert all(np.isfinite(slope).all() for slope in slopes)
+
+
+def test_sites_on_a_scene_have_the_shape_of_the_data():
+    hierarchy = mapped(psf=round_psf(), model=load_model())
+    theta = hierarchy.prior_points(jax.random.key(1), 1)[0]
+    z = jnp.zeros((1, hierarchy.sizes[1]))
+    sites = jax.jit(hierarchy.sites)(hierarchy.data.arrays, theta, z)
+    count = len(hierarchy.data)
+    for name, shape in {
+        "metallicity": (count,),
+        "ebv": (count,),
+        "log_ratio": (count, 2),
+        "line_flux": (count, 4),
+        "length": (),
+        "clumpiness": (),
+    }.items():
+        assert sites[name].shape == shape, name
+    # Without departures metallicity is a straight line in radius, where it is seen;
+    # between cells a (0.5 kpc) apart it may err by the slope times a^2 / 8r.
+    radius = np.hypot(*np.asarray(hierarchy.data.position).T)
+    line = sites["level"] + sites["slope"] * (radius - hierarchy.data.pivot)
+    bound = np.abs(sites["slope"]) * 0.5**2 / (8 * np.maximum(radius - 0.35, 0.1))
+    found = np.asarray(sites["metallicity"])
+    assert np.all(np.abs(found - line) <= bound)
+
+
+def turned(quarters, model, rows=9, columns=13):
+    """Data of a map turned by quarters, each spaxel with its own fluxes."""
+    keep = np.rot90(patch(rows, columns), quarters)
+    names = np.rot90(np.arange(rows * columns).reshape(rows, columns), quarters)
+    spaxels = cut_out(keep)
+    rng = np.random.default_rng(6)
+    flux = rng.normal(4.0, 2.0, (rows * columns, len(SOME)))[names[keep]]
+    data = tables(SOME, flux, 1.0)
+    place = spaxels.index - spaxels.index.min(axis=0)
+    place = place - (np.array(keep.shape) - 1) / 2
+    spaxels = dataclasses.replace(spaxels, position=place[:, ::-1] * 0.25)
+    observed = lines.wavelengths(SOME) * (1 + spaxels.redshift)
+    scene = lay_out(spaxels, data.signal(), observed, round_psf())
+    data = dataclasses.replace(data, position=spaxels.position, pivot=None, scene=scene)
+    return split(model, model.prepare(data))
+
+
+@pytest.mark.parametrize("quarters", [1, 2])
+def test_turning_the_sky_changes_nothing(quarters):
+    """Nor does it for departures, if their waves are turned along."""
+    model = load_model("gradient")
+    plain, other = turned(0, model), turned(quarters, model)
+    rng = np.random.default_rng(7)
+    theta = plain.prior_points(jax.random.key(1), 2)[1]
+    m, n = plain.data.scene.frequency.shape
+    z, moved = [], []
+    for shape in plain.unit.values():
+        waves = rng.normal(size=(m, n, *shape[1:]))
+        z.append(waves.ravel())
+        for _ in range(quarters):  # turned, odd waves along the new rows change sign
+            waves = np.swapaxes(waves, 0, 1)
+            sign = (-1.0) ** np.arange(len(waves))
+            waves = waves * sign.reshape(-1, *([1] * (waves.ndim - 1)))
+        moved.append(waves.ravel())
+    found = [
+        jax.jit(h.potential)(h.data.arrays, theta, jnp.asarray(np.concatenate(x))[None])
+        for h, x in ((plain, z), (other, moved))
+    ]
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", cards.names("models"))
+def test_turning_a_table_changes_nothing(name):
+    """Only radii matter to a field of radius; to a flat one not even those do."""
+    model, data = load_model(name), some_tables()
+    data = dataclasses.replace(data, position=data.position + 0.3)
+    angle = np.radians(90 + 37)
+    turn = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    places = [data.position, data.position @ np.array(turn)]
+    rng = np.random.default_rng(8)
+    found = []
+    for place in places:
+        moved = dataclasses.replace(data, position=place, pivot=None)
+        hierarchy = split(model, model.prepare(moved))
+        if not found:
+            theta = jnp.asarray(0.5 * rng.normal(size=hierarchy.sizes[0]))
+            z = jnp.asarray(rng.normal(size=(SPAXELS, hierarchy.sizes[1])))
+        found.append(hierarchy.potential(hierarchy.data.arrays, theta, z))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-10)
+
+
+def test_light_is_seen_through_the_psf():
+    """What a line's map loses in height where nothing departs, SciPy loses too."""
+    hierarchy = mapped(13, 16, psf=round_psf(0.2), model=load_model("flat"))
+    data = hierarchy.data
+    theta = hierarchy.prior_points(jax.random.key(1), 1)[0]
+    z = jnp.zeros((1, hierarchy.sizes[1]))
+    names = [*hierarchy.galaxy]
+    starts = np.cumsum([0, *(int(np.prod(s)) for s, _ in hierarchy.galaxy.values())])
+    theta = theta.at[starts[names.index("fading")]].set(0.3)
+    sites = jax.jit(hierarchy.sites)(data.arrays, theta, z)
+    bright, fading = sites["brightness"], sites["fading"]
+    # An exponential disc, sampled nine times a spaxel, blurred by SciPy.
+    y, x = (np.arange(-20 * 9, (n + 20) * 9) / 9 + 1 / 18 - 0.5 for n in (13, 16))
+    radius = np.hypot((y - 6.3)[:, None], x - 7.3) * 0.25
+    level = data.typical[data.lines.index("OIII")] + bright
+    light = 10 ** (level - fading * (radius / data.pivot - 1))
+    sigma = 0.2 / 2.354820 / 0.05 * 9
+    seen = scipy.ndimage.gaussian_filter(light, sigma, truncate=5)
+    seen = seen[20 * 9 + 4 : -20 * 9 : 9, 20 * 9 + 4 : -20 * 9 : 9]
+    expected = seen.ravel()[np.asarray(data.scene.pick)]
+    found = sites["line_flux"][:, data.lines.index("OIII")]
+    np.testing.assert_allclose(found, expected, rtol=0.02)
 
 
 def test_a_line_that_is_not_detected_may_be_negative():

@@ -1,12 +1,16 @@
 """Mock observations: what the card says is what comes out."""
 
 import dataclasses
+import importlib
 
 import astropy.units as u
 import numpy as np
 import pytest
+from scipy.special import gamma, kv
 
 import metalgrad as mg
+from metalgrad.painted import correlate
+from metalgrad.psf import FWHM_PER_SIGMA, nirspec
 from metalgrad.simulate import simulate
 
 
@@ -73,3 +77,86 @@ def test_a_target_without_published_values_cannot_be_drawn():
     target = mg.Target.at(redshift=6.0, radius=0.5)
     with pytest.raises(ValueError, match="no published central source"):
         simulate(target, seed=1)
+
+
+# --- without noise: where the light falls ------------------------------------------
+
+MODULE = importlib.import_module("metalgrad.simulate")  # the function hides it
+DOUBLET = 1 + 1 / 2.984  # [O III] 5008 and 4960, of which the former is published
+SMALL = 0.9  # kpc, effective radius: all light falls into a field of 2.2 arcsec
+
+
+@pytest.fixture
+def noiseless(monkeypatch, target):
+    """What makes a mock whose noise nothing can see, of a disc that fits the field."""
+    noise = MODULE._noise
+    monkeypatch.setattr(MODULE, "_noise", lambda *args: 1e-6 * noise(*args))
+    small = dataclasses.replace(target, effective_radius=SMALL)
+
+    def make(**given):
+        exact = {"velocity_scatter": 0.0, "flagged": 0.0, "width": 2.2, "length": 0.0}
+        return simulate(small, seed=3, **exact | given)
+
+    return make
+
+
+def oxygen(cube, redshift):
+    """Flux of the [O III] doublet in each spaxel, summed between Hβ and the red."""
+    wave = cube.wave.to_value(u.um) / (1 + redshift)
+    flux, step = cube.flux.value, np.diff(cube.edges.to_value(u.um))
+    continuum = np.median(flux[(wave > 0.515) & (wave < 0.56)], axis=0)
+    near = (wave > 0.4911) & (wave < 0.51)
+    return np.einsum("wyx,w->yx", (flux - continuum)[near], step[near])
+
+
+def places(shape):
+    """Row and column of each spaxel from the middle."""
+    return np.indices(shape) - (np.reshape(shape, (2, 1, 1)) - 1) / 2
+
+
+@pytest.mark.parametrize("length", [0.0, 0.6])
+@pytest.mark.parametrize("psf", [None, nirspec()], ids=["none", "psf"])
+def test_oxygen_in_the_aperture_is_as_published(noiseless, target, psf, length):
+    """After the PSF has spread it: that is what was measured."""
+    light = oxygen(noiseless(psf=psf, length=length, width=0.9), target.redshift)
+    aperture = np.hypot(*places(light.shape)) < 3.001  # spaxels of 0.05 arcsec
+    expected = DOUBLET * target.sources["a"]["OIII"][0]
+    np.testing.assert_allclose(light[aperture].sum(), expected, rtol=2e-3)
+
+
+def test_without_a_psf_light_is_an_exponential_disc(noiseless, target):
+    light = oxygen(noiseless(psf=None), target.redshift)
+    radius = np.hypot(*places(light.shape)) * 0.05 * target.kpc_per_arcsec
+    inner = radius < 2.0
+    fade = np.log(light / light.max())[inner] / radius.clip(1e-9)[inner]
+    # Half of the light of an exponential disc is within 1.678 scale lengths.
+    np.testing.assert_allclose(fade[radius[inner] > 0], -1.6783 / SMALL, rtol=1e-3)
+
+
+def test_the_psf_widens_the_light_by_its_own_width(noiseless, target):
+    """Second moments of convolved images add up; slices stand along the columns."""
+
+    def moments(psf):
+        light = oxygen(noiseless(psf=psf), target.redshift)
+        return (places(light.shape) ** 2 * light).sum(axis=(1, 2)) / light.sum()
+
+    width = nirspec().fwhm(0.500824 * (1 + target.redshift))
+    expected = (np.array(width) / FWHM_PER_SIGMA / 0.05) ** 2
+    found = moments(nirspec()) - moments(None)
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+
+
+def test_departures_have_materns_correlation():
+    """In its general form, by SciPy's Bessel function of order 3/2."""
+    position = np.random.default_rng(2).normal(0.3, 1.0, (30, 2))
+    root = correlate(position, 0.7)
+    apart = np.linalg.norm(position[:, None] - position, axis=-1)
+    scaled = np.sqrt(3) * apart / 0.7 + np.eye(30)
+    matern = 2 ** (1 - 1.5) / gamma(1.5) * scaled**1.5 * kv(1.5, scaled)
+    expected = np.where(np.eye(30) > 0, 1.0, matern)
+    np.testing.assert_allclose(root @ root.T, expected, atol=1e-5)
+
+
+def test_at_no_length_every_spaxel_departs_alone():
+    position = np.random.default_rng(2).normal(0.3, 1.0, (7, 2))
+    np.testing.assert_array_equal(correlate(position, 0), np.eye(7))
