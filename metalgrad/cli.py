@@ -16,6 +16,7 @@ from astropy.coordinates import SkyCoord
 
 from metalgrad import cards
 from metalgrad.checks import ConvergenceWarning
+from metalgrad.comparison import compare, to_table, verdict
 from metalgrad.cubes import Cube
 from metalgrad.inference import fit as fit_model
 from metalgrad.linemaps import LineMaps
@@ -111,6 +112,33 @@ def simulate(
     with _new_file(path) as fresh:
         cube.write(fresh)
     typer.echo(path)
+
+
+@app.command("compare")
+def compare_fits(
+    fits: Annotated[list[Path], typer.Argument(help="posterior.nc, or its folder.")],
+    *,
+    out: Annotated[Path | None, typer.Option(help="Table to write, .ecsv.")] = None,
+    overwrite: Overwrite = False,
+):
+    """Compare models of the same data by leave-one-spaxel-out."""
+    if out is not None:
+        _refuse_to_overwrite(out, overwrite=overwrite)
+    stems = [str(p).removesuffix("posterior.nc").removesuffix(".nc") for p in fits]
+    names = [Path(stem).resolve().name for stem in stems]
+    names = names if len({*names}) == len(names) else map(str, fits)
+    table = compare(dict(zip(names, fits, strict=True)))
+    plain = table[["elpd_diff", "dse", "weight", "p", "elpd", "se", "diag_elpd"]]
+    typer.echo(plain.to_string(float_format="{:.2f}".format))
+    typer.echo("\n".join([verdict(table), *table.attrs["advice"]]))
+    if out is not None:
+        with _new_file(out) as fresh:
+            to_table(table).write(fresh, format="ascii.ecsv")
+        if find_spec("matplotlib") is not None:
+            from arviz_plots import plot_compare
+
+            with _new_file(out.with_suffix(".png")) as fresh:
+                plot_compare(table, backend="matplotlib").savefig(fresh)
 
 
 @app.command("list")
@@ -245,9 +273,11 @@ def main():
     """Run the command line; one sentence, and no traceback, for wrong input."""
     _keep_compiled()
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except (ValueError, OSError) as error:
         typer.echo(f"metalgrad: {error}", err=True)
         sys.exit(1)
     except typer.Abort:
-        sys.exit(130)
+        code = 130
+    if code:
+        sys.exit(code)

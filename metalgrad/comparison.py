@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray
 from arviz_stats import compare as arviz_compare
+from astropy.table import Table
 from xarray import DataTree
 
 from metalgrad.checks import leave_one_out
@@ -70,6 +71,13 @@ def verdict(table: pd.DataFrame) -> str:
     best, *others = table.index
     said = [_judge(best, name, table.loc[name]) for name in others]
     return f"leaving out {table.attrs['unit']} at a time, " + "; ".join(said)
+
+
+def to_table(table: pd.DataFrame) -> Table:
+    """Turn what `compare` returns into an Astropy table that a file can hold."""
+    columns = {"model": list(table.index)}
+    columns |= {name: table[name].to_list() for name in table.columns}
+    return Table(columns, meta=table.attrs | {"verdict": verdict(table)})
 
 
 def identify(fit: DataTree | GroupsOut) -> dict:
@@ -220,7 +228,7 @@ def _advise(elpds, high, unit, *, is_map):
 
 
 def _judge(best, name, row):
-    far = -row["elpd_diff"]
+    far = abs(row["elpd_diff"])
     errors = far / max(row["dse"], TINY)
     by = f"by {far:.1f} nats, {errors:.1f} standard errors"
     if far < SLIGHT or errors < TELLS:

@@ -10,8 +10,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
-from metalgrad import cards
 from metalgrad.geometry import radius
+from metalgrad.priors import load_kind
 
 __all__ = ["Flat", "LinearGradient"]
 
@@ -118,55 +118,6 @@ class LinearGradient(MetallicityField):
         return level + slope * (radius(position) - pivot)
 
 
-def parse_prior(name: str, card) -> Distribution:
-    """Read a prior off a card: ``{ Normal = [8.0, 0.5] }``.
-
-    Parameters
-    ----------
-    name : str
-        What the prior is of, for the error message.
-    card : dict
-        The name of a NumPyro distribution and its arguments.
-
-    Raises
-    ------
-    ValueError
-        If NumPyro has no such distribution or refuses its arguments.
-    """
-    try:
-        ((kind, arguments),) = card.items()
-        return getattr(dist, kind)(*arguments, validate_args=True)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"prior of {name} is {card!r}; give the name of a NumPyro distribution and "
-            "its arguments, as { Normal = [8.0, 0.5] }"
-        ) from error
-
-
 def load_field(source: str, card) -> MetallicityField:
-    """Read the field of a model card: its kind and priors of its parameters.
-
-    Parameters
-    ----------
-    source : str
-        The model's name, for the error message.
-    card : dict
-        ``kind``, the name of a field, and its priors as `parse_prior` takes them.
-
-    Raises
-    ------
-    ValueError
-        If there is no such kind or the field has no such parameter.
-    """
-    priors = dict(card)
-    kind = priors.pop("kind", None)
-    if kind not in __all__:
-        raise ValueError(
-            f"model {source}: field kind {kind!r} is not known; "
-            f"use one of {', '.join(__all__)}"
-        )
-    known = globals()[kind]
-    cards.check_keys(
-        priors, f"{source}, [field]", required=(), optional=known.__dataclass_fields__
-    )
-    return known(**{key: parse_prior(key, value) for key, value in priors.items()})
+    """Read the field of a model card, as `load_kind` does."""
+    return load_kind(source, "field", card, {name: globals()[name] for name in __all__})

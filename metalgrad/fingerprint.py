@@ -1,6 +1,5 @@
 """What a fit depends on, in a few words that are the same in every process."""
 
-import dataclasses
 import hashlib
 import inspect
 import re
@@ -62,16 +61,14 @@ def contents(thing) -> list:
     Of any object its attributes, but for what it has only remembered: what its class
     computes on demand, and references back.
     """
-    if dataclasses.is_dataclass(thing):
-        names = [field.name for field in dataclasses.fields(thing)]
-        return [(name, getattr(thing, name)) for name in names]
     if not hasattr(thing, "__dict__"):
         return [re.sub(" at 0x[0-9a-f]+", "", repr(thing))]
+    given = set(getattr(type(thing), "__dataclass_fields__", ()))
     return [
         (name, value)
         for name, value in sorted(vars(thing).items())
-        if not hasattr(getattr(type(thing), name, None), "__get__")
-        and not isinstance(value, ref)
+        if name in given or not hasattr(getattr(type(thing), name, None), "__get__")
+        if not isinstance(value, ref)
     ]
 
 

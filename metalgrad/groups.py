@@ -26,7 +26,7 @@ from metalgrad.psf import PSF, ImagePSF
 from metalgrad.record import saturated
 
 TOLD = ("root", "white", "misfit", "dof", "log_norm")  # what data say; zero is nothing
-LOOKS = 40  # draws, of all chains, at which waves are integrated out
+LOOKS = 100  # draws, of all chains, at which waves are integrated out
 STEPS = 5  # of Newton, from a spaxel's mode at one draw to that at another
 MC_ERROR = 0.3  # nats; beyond it draws are too few
 
@@ -151,8 +151,8 @@ def _foretell(run, arrays, out, key, *, chains, draws, progress):
     outcome = run.chains(keys, rest, affine, draws, progress)
     theta, z = (np.concatenate(outcome["kept"][name]) for name in ("theta", "z"))
     if run.hierarchy.coupled:
-        some = np.unique(np.linspace(0, len(theta) - 1, LOOKS).astype(int))
-        pairs = zip(theta[some], z[some], strict=True)
+        stride = -(-len(theta) // LOOKS)
+        pairs = zip(theta[::stride], z[::stride], strict=True)
         found = [_through_waves(run.hierarchy, arrays, rest, *pair) for pair in pairs]
     else:
         pointwise = _by_spaxel(run.hierarchy, arrays, theta, key_spaxels)

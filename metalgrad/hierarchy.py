@@ -113,8 +113,7 @@ class Hierarchy:
 
     def pointwise(self, arrays, theta, z) -> Float[Array, " spaxel"]:
         """Log likelihood of each spaxel, given all latents."""
-        observed = self._trace(arrays, self.unpack(theta, z)[0])["data"]
-        return observed["fn"].log_prob(observed["value"])
+        return self.seen(arrays, theta, z).log_prob(arrays["white"])
 
     def _trace(self, arrays, values):
         data = self.data.with_arrays(arrays)
@@ -122,9 +121,12 @@ class Hierarchy:
 
     def residuals(self, arrays, theta, z):
         """Whitened residuals of each spaxel's line fluxes, (spaxel, line)."""
+        return self.seen(arrays, theta, z).residuals(arrays["white"])
+
+    def seen(self, arrays, theta, z):
+        """Return the distribution of the data, given everything."""
         values, _ = self.unpack(theta, z)
-        observed = self._trace(arrays, values)["data"]
-        return observed["fn"].residuals(observed["value"])
+        return self._trace(arrays, values)["data"]["fn"]
 
     def potential(self, arrays, theta, z):
         """Negative log of the joint density."""

@@ -16,6 +16,7 @@ from metalgrad.checkpoint import UNSAVED, Checkpoint
 from metalgrad.checks import warn
 from metalgrad.compression import correlated
 from metalgrad.fingerprint import fingerprint
+from metalgrad.foretell import foretell
 from metalgrad.hierarchy import Hierarchy, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.linemaps import LineMaps
@@ -25,6 +26,7 @@ from metalgrad.scene import Scene, lay_out
 from metalgrad.spaxels import Spaxels
 
 NIRSPEC = nirspec()
+FORETOLD = 120  # draws, of all chains, at which all spaxels are foretold
 LEAST_MAP = 4  # rows and columns that neighbours need to share anything
 
 
@@ -180,11 +182,6 @@ def _machine(model, shape: Shape, warmup: int, target_accept: float) -> "Run":
 
 
 @partial(jax.jit, static_argnums=0)
-def _look_at_each(hierarchy: Hierarchy, arrays, theta, z):
-    return jax.lax.map(lambda p: hierarchy.pointwise(arrays, *p), (theta, z))
-
-
-@partial(jax.jit, static_argnums=0)
 def _integrate(hierarchy: Hierarchy, arrays, theta, z, noise):
     def one(point):
         return collapse.spaxel_evidence(hierarchy, arrays, *point, noise)
@@ -193,10 +190,10 @@ def _integrate(hierarchy: Hierarchy, arrays, theta, z, noise):
 
 
 def integrate_spaxels(hierarchy, arrays, outcome, key):
-    """Log likelihood of each spaxel at the kept draws, its own latents integrated out.
+    """Log likelihood of each spaxel at some draws, for leave-one-out.
 
-    Where all spaxels hang together none has latents of its own but its clump, which
-    the likelihood integrates out already.
+    A spaxel's own latents are integrated out; where all spaxels hang together, all
+    latents are, given the data of the others (`foretell`).
 
     Returns
     -------
@@ -204,9 +201,16 @@ def integrate_spaxels(hierarchy, arrays, outcome, key):
     """
     theta, z = outcome["kept"]["theta"], outcome["kept"]["z"]
     if hierarchy.coupled:
-        pairs = zip(theta, z, strict=True)
-        parts = [_look_at_each(hierarchy, arrays, *map(jnp.asarray, p)) for p in pairs]
-        return np.stack([np.asarray(part) for part in parts])
+        stride = -(-theta[..., 0].size // FORETOLD)
+        return np.stack(
+            [
+                [
+                    foretell(hierarchy, arrays, *draw)
+                    for draw in zip(*chain, strict=True)
+                ]
+                for chain in zip(theta[:, ::stride], z[:, ::stride], strict=True)
+            ]
+        )
     noise = collapse.heavy_noise(key, z.shape[2:])
     parts = [
         _integrate(hierarchy, arrays, jnp.asarray(t), jnp.asarray(latents), noise)

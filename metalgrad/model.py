@@ -15,11 +15,12 @@ from numpyro.distributions import Distribution
 from metalgrad import cards, dust, fields, lines
 from metalgrad.calibrations import Calibration, load_calibration
 from metalgrad.choice import choose_ratios
-from metalgrad.fields import load_field, parse_prior
+from metalgrad.fields import load_field
 from metalgrad.geometry import radius
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.observation import LineData
-from metalgrad.textures import Smooth, Texture
+from metalgrad.priors import parse_prior
+from metalgrad.textures import Smooth, Texture, load_texture, turn
 
 RATIOS = ("R3", "R2", "O3O2", "Ne3O2", "S2")
 LN10 = float(np.log(10))  # exp(x ln 10) costs a quarter of 10**x
@@ -40,34 +41,6 @@ class Free:
 
     mean: Distribution
     scatter: float = 0.0
-
-
-def turn(
-    normals: Float[Array, "cell ratio+1"], lever: Float[Array, "#cell ratio"], width
-):
-    """Turn standard normals so that only the last of them move the ratios.
-
-    Data see a ratio's whole departure, ``width * local + lever * offset``, and hardly
-    which part of it is metallicity.  Which combination that is depends on the galaxy's
-    parameters; in these coordinates it does not, and chains need not bend.  A rotation
-    leaves the law of standard normals as it is.
-
-    Parameters
-    ----------
-    normals : array, (cell, 1 + ratio)
-    lever : array, (#cell, ratio)
-    width : float
-
-    Returns
-    -------
-    offset : array, (cell,)
-    local : array, (cell, ratio)
-    """
-    idle, seen = normals[:, 0], normals[:, 1:]
-    radius = jnp.sqrt(width**2 + jnp.sum(lever**2, axis=-1))
-    along = jnp.sum(lever * seen, axis=-1)
-    back = along / (radius * (radius + width)) + idle / radius
-    return (along + width * idle) / radius, seen - lever * back[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,13 +254,15 @@ def load_model(name="gradient", *, calibration=None) -> Model:
         If there is no such card, or a key of it is missing or unknown.
     """
     card = cards.read("models", name)
-    optional = ("ratios", "free", "structure", *PRIORS)
+    optional = ("ratios", "free", "structure", "texture", *PRIORS)
     cards.check_keys(
         card, name, required=("summary", "calibration", "field"), optional=optional
     )
     parts = {key: parse_prior(key, card[key]) for key in PRIORS if key in card}
     if "ratios" in card:
         parts["ratios"] = tuple(card["ratios"])
+    if "texture" in card:
+        parts["texture"] = load_texture(str(name), card["texture"])
     if "structure" in card:
         parts["structure"] = tuple(card["structure"])
     free = {

@@ -39,19 +39,32 @@ class LineData(Distribution):
         mean = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
         return (mean - value) / self.noise_scale[self.data.row_complex]
 
+    def standardise(self, residual):
+        """Divide whitened residuals by the noise that clumps add, (spaxel, line)."""
+        if self.clumpiness is None:
+            return residual
+        unit, wider = self._clumps()
+        along = jnp.sum(unit * residual, axis=-1, keepdims=True)
+        # Along the line of brighter and fainter, and only there; what lies across is
+        # subtracted before it is squared.
+        return residual - along * unit + along / jnp.sqrt(1 + wider)[:, None] * unit
+
+    def log_density_at(self, chi2):
+        """Log density of data ``chi2`` away, in units of all noise, (spaxel,)."""
+        density = self.data.log_density(chi2, self.noise_scale)
+        if self.clumpiness is None:
+            return density
+        return density - 0.5 * jnp.log1p(self._clumps()[1])
+
     def log_prob(self, value):
         """Log density of the spectra behind ``value``, (spaxel,)."""
-        residual = self.residuals(value)
-        chi2 = jnp.sum(residual**2, axis=-1)
-        if self.clumpiness is None:
-            return self.data.log_density(chi2, self.noise_scale)
-        # Clumps widen the noise along the line of brighter and fainter, and only there.
+        residual = self.standardise(self.residuals(value))
+        return self.log_density_at(jnp.sum(residual**2, axis=-1))
+
+    def _clumps(self):
+        """Direction of brighter and fainter, and the variance that clumps add to it."""
         bright = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
         bright = bright / self.noise_scale[self.data.row_complex]
         square = jnp.sum(bright**2, axis=-1)
         unit = bright / jnp.sqrt(square + TINY)[:, None]
-        along = jnp.sum(unit * residual, axis=-1)
-        across = residual - along[:, None] * unit  # subtracted before it is squared
-        wider = self.clumpiness**2 * square
-        chi2 = jnp.sum(across**2, axis=-1) + along**2 / (1 + wider)
-        return self.data.log_density(chi2, self.noise_scale) - 0.5 * jnp.log1p(wider)
+        return unit, self.clumpiness**2 * square

@@ -176,7 +176,7 @@ def replicate(likelihood, outcome, seed):
     scale = np.ones((*flux.shape[:2], 1, 1))
     if "noise_scale" in some:
         scale = some["noise_scale"][:, :, None, likelihood.row_complex]
-    if likelihood.scene is not None:
+    if "length" in sites:  # single spaxels about smooth light
         spread = LN10 * some["clumpiness"][:, :, None]
         flux *= 1 + _draw_clumps(likelihood, flux, scale, spread, rng)[..., None]
     noise = rng.normal(size=flux.shape) * scale / np.sqrt(likelihood.inflation)

@@ -11,6 +11,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
+from metalgrad.priors import load_kind
+
 __all__ = ["Independent", "Smooth"]
 
 
@@ -153,3 +155,37 @@ class Waves(Canvas):
     def at_spaxels(self, values):
         """Interpolate between cells."""
         return self.scene.at_spaxels(values)
+
+
+def turn(
+    normals: Float[Array, "cell ratio+1"], lever: Float[Array, "#cell ratio"], width
+):
+    """Turn standard normals so that only the last of them move the ratios.
+
+    Data see a ratio's whole departure, ``width * local + lever * offset``, and hardly
+    which part of it is metallicity.  Which combination that is depends on the galaxy's
+    parameters; in these coordinates it does not, and chains need not bend.  A rotation
+    leaves the law of standard normals as it is.
+
+    Parameters
+    ----------
+    normals : array, (cell, 1 + ratio)
+    lever : array, (#cell, ratio)
+    width : float
+
+    Returns
+    -------
+    offset : array, (cell,)
+    local : array, (cell, ratio)
+    """
+    idle, seen = normals[:, 0], normals[:, 1:]
+    radius = jnp.sqrt(width**2 + jnp.sum(lever**2, axis=-1))
+    along = jnp.sum(lever * seen, axis=-1)
+    back = along / (radius * (radius + width)) + idle / radius
+    return (along + width * idle) / radius, seen - lever * back[:, None]
+
+
+def load_texture(source: str, card) -> Texture:
+    """Read the texture of a model card, as `load_kind` does."""
+    kinds = {name: globals()[name] for name in __all__}
+    return load_kind(source, "texture", card, kinds)

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.filterwarnings(  # the chains are short
     "ignore::metalgrad.checks.ConvergenceWarning"
 )
 WARMUP, DRAWS = 150, 160
-SETTINGS = {"seed": 3, "warmup": WARMUP, "draws": DRAWS, "chains": 2, "progress": False}
+SETTINGS = {"seed": 3, "warmup": WARMUP, "draws": DRAWS, "chains": 2}
+SETTINGS |= {"target_accept": 0.9, "progress": False}
 GROUPS = ("posterior", "sample_stats", "log_likelihood")
 THIS = {"seed": "1", "data": "abcd"}
 

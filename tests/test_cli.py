@@ -1,5 +1,7 @@
 """The command line: files where they are promised, one sentence where it fails."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import xarray
@@ -7,6 +9,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from metalgrad import cli
+from metalgrad.checkpoint import Checkpoint
 
 SHORT = ["--chains", "2", "--warmup", "30", "--draws", "30"]
 
@@ -54,10 +57,32 @@ def test_a_table_is_fitted_and_everything_written(run, table, tmp_path):
     for name in ("gradient", "corner", "trace"):
         assert (out / f"{name}.png").stat().st_size > 10_000
     assert not list(out.glob(".new-*"))
+    assert not (out / "checkpoint").exists()
     code, _, error = run("fit", table, "--out", out, *SHORT)
     assert code == 1
     assert "is there already" in error
     assert "--overwrite" in error
+
+
+def test_an_interrupted_fit_can_go_on(run, table, tmp_path, monkeypatch):
+    def fit(story, data, *, seed, checkpoint, **_):
+        Checkpoint(checkpoint, {"seed": str(seed)}).write("x.part", {})
+        return SimpleNamespace(attrs={})
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    call = "fit", table, "--out", tmp_path, *SHORT
+    monkeypatch.setattr(cli, "fit_model", fit)
+    monkeypatch.setattr(cli, "_write_fit", interrupt)
+    assert run(*call, "--seed", 1)[0] == 130
+    assert (tmp_path / "checkpoint" / "x.part").exists()
+    monkeypatch.setattr(cli, "_write_fit", lambda *_: None)
+    code, _, error = run(*call, "--seed", 2)
+    assert code == 1
+    assert "checkpoint of another fit (seed is 1, not 2); give another" in error
+    assert run(*call, "--seed", 1)[0] == 0
+    assert not (tmp_path / "checkpoint").exists()
 
 
 def test_a_mock_is_drawn_in_the_layout_of_the_pipeline(run, tmp_path, monkeypatch):

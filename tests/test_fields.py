@@ -10,6 +10,7 @@ from numpyro import handlers
 from scipy.stats import halfnorm, kstest, lognorm, norm
 
 from metalgrad import fields
+from metalgrad.priors import parse_prior
 
 every_kind = pytest.mark.parametrize("kind", fields.__all__)
 # The first spaxel is the centre itself: there a radius has no gradient of its own.
@@ -121,7 +122,7 @@ def test_any_other_amplitude_keeps_its_sign():
 
 
 def test_prior_is_read_off_a_card():
-    prior = fields.parse_prior("slope", {"Normal": [0.1, 0.2]})
+    prior = parse_prior("slope", {"Normal": [0.1, 0.2]})
     assert isinstance(prior, dist.Normal)
     assert (float(prior.loc), float(prior.scale)) == pytest.approx((0.1, 0.2))
 
@@ -144,7 +145,7 @@ def test_what_is_no_prior_is_refused(card):
     with pytest.raises(
         ValueError, match=r"prior of slope is .*; give the name of a Num"
     ):
-        fields.parse_prior("slope", card)
+        parse_prior("slope", card)
 
 
 def test_field_is_read_off_a_card():

@@ -18,7 +18,7 @@ from metalgrad import cards, dust, fields, lines
 from metalgrad.calibrations import load_calibration
 from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
-from metalgrad.model import Free, LineData, Model, load_model, turn
+from metalgrad.model import Free, LineData, Model, load_model
 from metalgrad.scene import lay_out
 
 BALMER = ("Hdelta", "Hgamma", "Hbeta", "Halpha")
@@ -180,38 +180,6 @@ def test_fluxes_follow_from_the_sites():
     )
     clumps = 0.5 * np.linspace(0.0, 0.3, SPAXELS)
     np.testing.assert_allclose(np.log10(oiii), disc + clumps)
-
-
-def pushed(lever, width):
-    """The matrix of `turn` at each cell, (cell, ratio + 1, ratio + 1)."""
-    cells, size = len(lever), lever.shape[1] + 1
-
-    def one(unit):
-        normals = jnp.broadcast_to(unit, (cells, size))
-        offset, local = turn(normals, jnp.asarray(lever), jnp.asarray(width))
-        return jnp.concatenate([offset[:, None], local], axis=1)
-
-    return np.moveaxis(np.asarray(jax.vmap(one)(jnp.eye(size))), 0, -1)
-
-
-@pytest.mark.parametrize("width", [1.0, 0.3, 1e-6])
-def test_departures_are_turned_and_not_stretched(width):
-    """An orthogonal matrix, after which the first normal moves no ratio."""
-    lever = np.random.default_rng(3).normal(0.2, 1.5, (6, 3))
-    matrix = pushed(lever, width)
-    for cell in range(6):
-        np.testing.assert_allclose(matrix[cell] @ matrix[cell].T, np.eye(4), atol=1e-9)
-        whole = np.concatenate([lever[cell][:, None], width * np.eye(3)], axis=1)
-        seen = whole @ matrix[cell]
-        np.testing.assert_allclose(seen[:, 0], 0.0, atol=1e-9)
-        # What data see: the calibration's own width, and metallicity along the lever.
-        expected = width**2 * np.eye(3) + np.outer(lever[cell], lever[cell])
-        np.testing.assert_allclose(seen @ seen.T, expected, atol=1e-9)
-
-
-def test_without_scatter_nothing_is_turned():
-    matrix = pushed(np.zeros((2, 3)), 0.7)
-    np.testing.assert_allclose(matrix, np.broadcast_to(np.eye(4), (2, 4, 4)))
 
 
 @pytest.mark.parametrize("signed", [0.21, -0.21])
@@ -400,9 +368,10 @@ def test_gradient_on_a_scene_is_finite_where_chains_start(name):
         jax.value_and_grad(lambda *p: hierarchy.potential(arrays, *p), (0, 1))
     )
     rng = np.random.default_rng(5)
+    units = 1 if hierarchy.coupled else len(hierarchy.data)
     for theta in hierarchy.prior_points(jax.random.key(1), 3):
         for scale in (0.0, 1.0, 3.0):
-            z = jnp.asarray(scale * rng.normal(size=(1, hierarchy.sizes[1])))
+            z = jnp.asarray(scale * rng.normal(size=(units, hierarchy.sizes[1])))
             value, slopes = function(theta, z)
             assert np.isfinite(value)
             assert all(np.isfinite(slope).all() for slope in slopes)
