@@ -6,8 +6,10 @@ import numpy as np
 from jaxtyping import Float
 from xarray import DataTree
 
+from metalgrad.compression import drop_outliers
 from metalgrad.lsf import LSF, prism
-from metalgrad.tuning import Tuning, tune
+from metalgrad.noise import measure_correlation
+from metalgrad.tuning import Tuning
 from metalgrad.windows import Cut, cut, find_complexes
 
 SAMPLE = ("chain", "draw")
@@ -89,7 +91,8 @@ def predict(
     lsf : LSF, optional
         That of NIRSpec PRISM/CLEAR by default.
     tuning : Tuning, optional
-        From `metalgrad.compress`; found again by default, which takes seconds.
+        From `metalgrad.compression.correlated`; found again by default, as in a fit,
+        which takes seconds.
 
     Returns
     -------
@@ -107,9 +110,11 @@ def predict(
             f"{flux.sizes['spaxel']}; pass the Spaxels that were fitted"
         )
     chosen, lsf = np.asarray(chosen), lsf or prism()
+    if tuning is None:
+        noise = measure_correlation(spaxels, lsf)
+        spaxels, tuning = drop_outliers(spaxels, lsf, correlation=noise)
     windows = find_complexes(spaxels.edges, spaxels.redshift, lsf)
     parts = [cut(spaxels, window, lsf) for window in windows]
-    tuning = tuning or tune(parts)
     flux = flux.isel(spaxel=chosen).stack(sample=SAMPLE)
     noise = _noise(posterior)
     found = []
