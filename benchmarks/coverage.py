@@ -51,7 +51,7 @@ def draw_independent(path, seed, slope):
 DRAW = {"own": draw_own, "independent": draw_independent}
 
 
-def fit_mock(kind, seed):
+def fit_mock(model, kind, seed):
     """Draw, write, read and fit one mock; return truth and posterior of the slope."""
     truth = float(np.random.default_rng(seed).uniform(*SLOPES))
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,6 @@ def fit_mock(kind, seed):
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mg.ConvergenceWarning)  # short chains
-        model = mg.load_model("gradient")
         posterior = mg.fit(model, spaxels, seed=seed, progress=False, **SETTINGS)
     draws = posterior.posterior["slope"].values.ravel()
     return {
@@ -94,9 +93,9 @@ def main(kind, count=40):
     kept = RESULTS / f"coverage_{kind}.jsonl"
     RESULTS.mkdir(exist_ok=True)
     lines = kept.read_text().splitlines() if kept.exists() else []
-    rows = [json.loads(line) for line in lines]
+    rows, model = [json.loads(line) for line in lines], mg.load_model("gradient")
     for seed in sorted(set(range(1, int(count) + 1)) - {row["seed"] for row in rows}):
-        rows.append(fit_mock(kind, seed))
+        rows.append(fit_mock(model, kind, seed))
         with kept.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
         print(rows[-1], flush=True)

@@ -260,12 +260,16 @@ def ceers933(data):
 # ---- Table 3 -----------------------------------------------------------------------
 
 
-def row_maps(row):
-    """One source as one spaxel; a limit of 3 sigma is a flux of 0 with that error."""
+def row_maps(row, *, limits):
+    """One source as one spaxel, of the lines whose columns end in ``limits`` or hold.
+
+    With ``limits`` a limit of 3 sigma is taken for a flux of 0 with that error; all that
+    the paper says is that the flux measured was less.
+    """
     names, flux, error = [], [], []
     for line in ("OII", "NeIII", "Hbeta", "OIII", "Halpha", "SII"):
         value, sigma, limit = (row[line + end] for end in ("", "_err", "_limit"))
-        if np.isfinite(value) or np.isfinite(limit):
+        if np.isfinite(value) or (limits and np.isfinite(limit)):
             names.append(line)
             flux.append(value if np.isfinite(value) else 0.0)
             error.append(sigma if np.isfinite(value) else limit / 3)
@@ -279,34 +283,30 @@ def row_maps(row):
 
 
 def fit_row(row):
-    """Paper, chi-square and joint posterior of one row of Table 3."""
-    maps = row_maps(row)
+    """Paper, chi-square and joint posteriors of one row of Table 3."""
+    maps = row_maps(row, limits=False)
     columns = [
         dict(zip(maps.lines, x[0], strict=True)) for x in (maps.flux, maps.error)
     ]
     classic = chi2_metallicity(*columns, load_calibration("curti23"))
-    names = ["metallicity", "level", "ebv"]
-    _, summary = run(load_model("flat"), maps, names)
-    if "Halpha" not in maps.lines:  # the paper found no dust in these
-        clean = replace(load_model("flat"), reddening=dist.HalfNormal(1e-3))
-        _, dustless = run(clean, maps, ["metallicity"])
-        summary["metallicity without dust"] = dustless["metallicity"]
-    best = float(classic.metallicity)
-    return summary | {
+    best, model = float(classic.metallicity), load_model("flat")
+    dustless = replace(model, reddening=dist.HalfNormal(1e-3))
+    as_paper = model if "Halpha" in maps.lines else dustless
+    fits = {
+        "posterior": (model, maps),
+        "posterior, dust as the paper": (as_paper, maps),
+        "posterior, limits as zeros": (as_paper, row_maps(row, limits=True)),
+    }
+    found = {
+        kind: run(*fit, ["metallicity"], draws=1000)[1] for kind, fit in fits.items()
+    }
+    return {
         "paper": [row["metallicity" + end] for end in ("", "_plus", "_minus")],
         "chi2": [best, float(classic.upper) - best, float(classic.lower) - best],
-        "chi2 E(B-V)": float(classic.ebv),
+        **{kind: summary.pop("metallicity") for kind, summary in found.items()},
         "lines": list(maps.lines),
+        "sampling": found,
     }
-
-
-def without_neon(row):
-    """Fit one row of the paper again, as the paper did, without limits of lines."""
-    model = load_model("flat")
-    if not np.isfinite(row["Halpha"]):
-        model = replace(model, reddening=dist.HalfNormal(1e-3))
-    row = row | {"NeIII_limit": np.nan, "SII_limit": np.nan}
-    return run(model, row_maps(row), ["metallicity"])[1]
 
 
 def table3(data):
@@ -318,19 +318,12 @@ def table3(data):
     ]
     rows = [row for row in rows if np.isfinite(row["metallicity"])]
     result = {f"{row['target']} {row['source']}": fit_row(row) for row in rows}
-    result["without limits on [Ne III], without dust"] = {
-        f"{row['target']} {row['source']}": without_neon(row)
-        for row in rows
-        if row["source"] in ("YD4", "YD1", "YD1-E", "a", "b", "[O III]-Eb")
-        and np.isfinite(row["NeIII_limit"])
-    }
     # R3 alone, double-valued there: the paper's branch is not known.
-    usual = [key for key in result if key not in ("A2744-YD4 s1", "BDF-3299 c")]
-    for kind in ("metallicity", "metallicity without dust", "chi2"):
-        rows = [result[key] for key in usual]
-        offset = [
-            row.get(kind, row["metallicity"])[0] - row["paper"][0] for row in rows
-        ]
+    usual = [
+        row for key, row in result.items() if key not in ("A2744-YD4 s1", "BDF-3299 c")
+    ]
+    for kind in [name for name in usual[0] if name.startswith(("chi2", "posterior"))]:
+        offset = [row[kind][0] - row["paper"][0] for row in usual]
         rms = float(np.sqrt(np.mean(np.square(offset))))
         result[f"{kind} - paper"] = {"rms": rms, "bias": float(np.mean(offset))}
     return result

@@ -8,7 +8,7 @@ PSF, is news.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,8 @@ from jax.scipy.special import logsumexp
 from xarray import DataArray
 
 from metalgrad import checks, collapse, pilot
-from metalgrad.chains import Run
-from metalgrad.hierarchy import Hierarchy, split
-from metalgrad.inference import NIRSPEC, Shape, likelihood
+from metalgrad.hierarchy import Hierarchy
+from metalgrad.inference import NIRSPEC, Shape, likelihood, machine
 from metalgrad.psf import PSF, ImagePSF
 from metalgrad.record import saturated
 
@@ -67,7 +66,7 @@ def leave_groups_out(
     warmup: int = 500,
     draws: int = 1000,
     chains: int = 4,
-    target_accept: float = 0.9,
+    target_accept: float = 0.8,
     progress: bool = True,
 ) -> GroupsOut:
     """Fit without each group of spaxels in turn, and foretell it as a whole.
@@ -111,7 +110,7 @@ def leave_groups_out(
             f"more, of {len(prepared)} spaxels, are expected; see metalgrad.annuli"
         )
     with jax.enable_x64(new_val=True):
-        run = _machine(model, Shape.of(prepared), warmup, target_accept)
+        run = machine(model, Shape.of(prepared), warmup, target_accept)
         settings = {"chains": chains, "draws": draws, "progress": progress}
         keys = random.split(random.key(seed), len(names))
         found = [
@@ -134,12 +133,6 @@ def identity(data, prepared) -> dict:
         "error": error / np.sqrt(prepared.inflation),
         "inflation": float(prepared.inflation),
     }
-
-
-@lru_cache(maxsize=4)
-def _machine(model, shape, warmup, target_accept):
-    """Keep what was compiled for the next groups of a galaxy of the same shape."""
-    return Run(split(model, shape.blank()), warmup, target_accept)
 
 
 def _foretell(run, arrays, out, key, *, chains, draws, progress):

@@ -123,7 +123,7 @@ def fit(
     prepared = model.prepare(likelihood(data, psf, slice_angle))
     keys = random.split(random.key(seed), 4)
     with jax.enable_x64(new_val=True):
-        run = _machine(model, Shape.of(prepared), warmup, target_accept)
+        run = machine(model, Shape.of(prepared), warmup, target_accept)
         arrays = prepared.arrays
         affine = run.coordinates(arrays, keys[0], kept)
         outcome = run.chains(
@@ -176,7 +176,7 @@ class Shape(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def _machine(model, shape: Shape, warmup: int, target_accept: float) -> "Run":
+def machine(model, shape: Shape, warmup: int, target_accept: float) -> "Run":
     """Keep what was compiled for the next galaxy of the same shape."""
     return Run(split(model, shape.blank()), warmup, target_accept)
 

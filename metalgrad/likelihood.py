@@ -118,7 +118,7 @@ class LineLikelihood:
             True noise over the errors of the data.
         """
         residual = jnp.einsum("srl,sl->sr", self.root, flux) - self.white
-        residual = residual / noise_scale[self.row_complex]
+        residual = residual / noise_scale[self.row_complex][None]
         return self.log_density(jnp.sum(residual**2, axis=-1), noise_scale)
 
     def log_density(

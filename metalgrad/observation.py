@@ -30,7 +30,8 @@ class LineData(Distribution):
             key_clump, key = jax.random.split(key)
             clump = jax.random.normal(key_clump, (*sample_shape, len(mean), 1))
             mean = mean * (1 + self.clumpiness * clump)
-        noise = jax.random.normal(key, (*sample_shape, *mean.shape), mean.dtype)
+        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
+        noise = jax.random.normal(key, shape, mean.dtype)
         told = jnp.any(jnp.asarray(self.data.root) != 0, axis=-1)
         return mean + told * self.noise_scale[self.data.row_complex] * noise
 

@@ -129,11 +129,18 @@ def climb_down(hierarchy: Hierarchy, arrays, theta, told):
             return 1e15, np.zeros(told.sum()), np.eye(told.sum())
         return float(value), slope[told], bend[np.ix_(told, told)]
 
+    last = {}
+
+    def kept(x, part):
+        if last.get("x") != x.tobytes():
+            last.update(x=x.tobytes(), found=look(x))
+        return last["found"][part]
+
     start[told] = scipy.optimize.minimize(
-        lambda x: look(x)[0],
+        partial(kept, part=0),
         start[told],
-        jac=lambda x: look(x)[1],
-        hess=lambda x: look(x)[2],
+        jac=partial(kept, part=1),
+        hess=partial(kept, part=2),
         method="trust-exact",
         options={"initial_trust_radius": 0.3, "max_trust_radius": 3.0, "maxiter": 100},
     ).x
@@ -184,6 +191,7 @@ def expand_at(hierarchy: Hierarchy, arrays, theta, z, covariance=None, told=None
     bridge = -axes @ (cross / value[:, None])
     if covariance is None:
         schur = hessian[:size, :size] - cross.T @ (cross / value[:, None])
+        told = np.ones(size, bool) if told is None else told
         covariance = np.eye(size) * WIDE**2
         inner = np.ix_(told, told)
         some, turn = np.linalg.eigh(schur[inner])
@@ -212,6 +220,6 @@ def summarise(path):
     A short path tells variances to some 20 %, and correlations not all: it is shrunk
     towards its own diagonal.
     """
-    covariance = np.cov(path, rowvar=False)
+    covariance = np.atleast_2d(np.cov(path, rowvar=False))
     diagonal = np.diag(np.diag(covariance) + 1e-6)
     return jnp.asarray(path.mean(axis=0)), 0.8 * covariance + 0.2 * diagonal

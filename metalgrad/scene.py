@@ -88,7 +88,7 @@ class Scene:
         return replace(self, rows=self.rows[chosen], columns=self.columns[chosen])
 
     def field(
-        self, weights: Float[Array, "m n width"], length: Float[Array, ""]
+        self, weights: Float[Array, "m n width"], length: Float[Array, ""] | float
     ) -> Float[Array, "cell width"]:
         """Add up waves to fields of Matérn-3/2 correlation, unit variance and no mean.
 
@@ -187,10 +187,14 @@ def _blur(psf, wavelengths, pixel, size, places, angle):
         blur = blur_for(psf, wavelengths, pixel, whole, angle)
         pair = blur.rows, blur.columns
     return [
-        matrices[:, :, -grid[0] : n - grid[0]]
-        @ make_interp_spline(place, np.eye(len(place)))(grid)
+        matrices[:, :, -grid[0] : n - grid[0]] @ _spline(place)(grid)
         for matrices, grid, n, place in zip(pair, fine, size, places, strict=True)
     ]
+
+
+def _spline(places):
+    """Interpolation of one at each place and nothing at others, cubic if it can be."""
+    return make_interp_spline(places, np.eye(len(places)), k=min(3, len(places) - 1))
 
 
 def _waves(places, count, side, finest):

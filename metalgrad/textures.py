@@ -6,6 +6,7 @@ from math import prod
 from typing import ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
@@ -75,7 +76,7 @@ class Independent(Texture):
 class Spaxelwise(Canvas):
     """Cells are spaxels, and each has latents of its own."""
 
-    position: Float[Array, "cell 2"]
+    position: Float[Array | np.ndarray, "cell 2"]
 
     def draw(self, name: str, *width: int, length=None) -> Float[Array, " cell *width"]:
         """Draw standard normals for each spaxel; zeros where there is only one.
@@ -114,7 +115,8 @@ class Smooth(Texture):
     Attributes
     ----------
     length : Distribution
-        Prior of the length of the Matérn-3/2 correlation [kpc].
+        Prior of the length of the Matérn-3/2 correlation [kpc].  Of short structure
+        only what is coarser than the PSF is drawn, of long what fits into the data.
     """
 
     length: Distribution = dist.LogNormal(-0.4, 0.5)
@@ -157,9 +159,7 @@ class Waves(Canvas):
         return self.scene.at_spaxels(values)
 
 
-def turn(
-    normals: Float[Array, "cell ratio+1"], lever: Float[Array, "#cell ratio"], width
-):
+def turn(normals: Float[Array, "cell both"], lever: Float[Array, "#cell ratio"], width):
     """Turn standard normals so that only the last of them move the ratios.
 
     Data see a ratio's whole departure, ``width * local + lever * offset``, and hardly

@@ -72,7 +72,16 @@ ORDER = list(LAYERS)
 HOMES = {
     "astropy": {"data", "products", "edges", "command"},
     "regions": {"data", "edges", "command"},
-    "numpyro": {"priors", "textures", "fields", "model", "chains", "running", "edges", "command"},
+    "numpyro": {
+        "priors",
+        "textures",
+        "fields",
+        "model",
+        "chains",
+        "running",
+        "edges",
+        "command",
+    },
     "arviz": {"curvature", "running", "edges", "command"},
     "matplotlib": {"panels", "edges", "command"},
     "corner": {"edges"},
