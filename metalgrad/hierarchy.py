@@ -146,12 +146,7 @@ class Hierarchy:
 
     def prior_sd(self, draws: int = 1000) -> dict[str, float]:
         """Prior standard deviation of each of the galaxy's sites."""
-
-        def one(key):
-            theta = self._start(key, strategy=init_to_sample())
-            return self.unpack(theta, jnp.zeros((1, self.sizes[1])))[0]
-
-        values = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), draws))
+        values = _prior_values(self, jax.random.split(jax.random.key(0), draws))
         signed = {name for name in self.galaxy if name.endswith(SIGNED)}
         plain = {name: values[name] for name in self.galaxy if name not in signed}
         folded = {name.removesuffix(SIGNED): np.abs(values[name]) for name in signed}
@@ -159,10 +154,8 @@ class Hierarchy:
 
     def prior_points(self, key, count: int) -> Float[Array, "point galaxy"]:
         """Return ``theta`` at the prior's median, then at draws from the prior."""
-        draw = jax.jit(jax.vmap(partial(self._start, strategy=init_to_sample())))
-        draws = draw(jax.random.split(key, count))
-        median = jax.jit(partial(self._start, strategy=init_to_median()))(key)
-        return draws.at[0].set(median)
+        draws = _prior_draws(self, jax.random.split(key, count))
+        return draws.at[0].set(_prior_median(self, key))
 
     def _start(self, key, *, strategy):
         seeded = handlers.substitute(
@@ -176,6 +169,23 @@ class Hierarchy:
                 value = jnp.where(value == 0, 0.5 * trace[name]["fn"].scale, value)
             pieces.append(transform.inv(value).reshape(-1))
         return jnp.concatenate(pieces)
+
+
+@partial(jax.jit, static_argnums=0)
+def _prior_draws(hierarchy, keys):
+    return jax.vmap(partial(hierarchy._start, strategy=init_to_sample()))(keys)
+
+
+@partial(jax.jit, static_argnums=0)
+def _prior_median(hierarchy, key):
+    return hierarchy._start(key, strategy=init_to_median())
+
+
+@partial(jax.jit, static_argnums=0)
+def _prior_values(hierarchy, keys):
+    nothing = jnp.zeros((1, hierarchy.sizes[1]))
+    theta = _prior_draws(hierarchy, keys)
+    return jax.vmap(lambda t: hierarchy.unpack(t, nothing)[0])(theta)
 
 
 def split(model, data) -> Hierarchy:

@@ -1,8 +1,10 @@
 """The model: how metallicity, dust and calibrations make the lines that we observe."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -242,6 +244,8 @@ PRIORS = (
 def load_model(name="gradient", *, calibration=None) -> Model:
     """Read a model card of ``models/`` or a TOML file of your own.
 
+    The same cards give the same object, and what was compiled for it serves again.
+
     Parameters
     ----------
     name : str or path
@@ -258,11 +262,23 @@ def load_model(name="gradient", *, calibration=None) -> Model:
     cards.check_keys(
         card, name, required=("summary", "calibration", "field"), optional=optional
     )
+    calibration = calibration or card["calibration"]
+    texts = (
+        json.dumps(c, default=str)
+        for c in (card, cards.read("calibrations", calibration))
+    )
+    return _build(str(name), str(calibration), *texts)
+
+
+@lru_cache(maxsize=32)
+def _build(name, calibration, card, _):
+    """Build a model from the texts of its cards, once for each."""
+    card = json.loads(card)
     parts = {key: parse_prior(key, card[key]) for key in PRIORS if key in card}
     if "ratios" in card:
         parts["ratios"] = tuple(card["ratios"])
     if "texture" in card:
-        parts["texture"] = load_texture(str(name), card["texture"])
+        parts["texture"] = load_texture(name, card["texture"])
     if "structure" in card:
         parts["structure"] = tuple(card["structure"])
     free = {
@@ -270,8 +286,8 @@ def load_model(name="gradient", *, calibration=None) -> Model:
         for ratio, entry in card.get("free", {}).items()
     }
     return Model(
-        load_calibration(calibration or card["calibration"]),
-        field=load_field(str(name), card["field"]),
+        load_calibration(calibration),
+        field=load_field(name, card["field"]),
         free=free,
         name=Path(name).stem,
         **parts,

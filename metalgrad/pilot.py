@@ -87,8 +87,7 @@ def first_guess(hierarchy: Hierarchy, arrays, key, starts: int = 6):
     """
     points = hierarchy.prior_points(key, starts)
     z = jnp.zeros((1, hierarchy.sizes[1]))
-    seen = jax.jit(jax.grad(lambda t: hierarchy.pointwise(arrays, t, z).sum()))
-    told = np.abs(np.asarray(seen(points[0]))) > 1e-9
+    told = np.abs(np.asarray(_effect(hierarchy, arrays, points[0], z))) > 1e-9
     plain = [
         climb_down(hierarchy, arrays, jnp.where(told, point, points[0]), told)
         for point in points
@@ -97,6 +96,12 @@ def first_guess(hierarchy: Hierarchy, arrays, key, starts: int = 6):
     theta = plain[int(np.nanargmin(heights))]
     free = np.concatenate([told, np.ones(z.size, bool)])
     return *descend(hierarchy, arrays, theta, z, free), told
+
+
+@partial(jax.jit, static_argnums=0)
+def _effect(hierarchy, arrays, theta, z):
+    """Slope of the log likelihood in ``theta``."""
+    return jax.grad(lambda t: hierarchy.pointwise(arrays, t, z).sum())(theta)
 
 
 @partial(jax.jit, static_argnums=0)
