@@ -9,7 +9,8 @@ from scipy.stats import multivariate_normal
 
 import metalgrad as mg
 from metalgrad import lines
-from metalgrad.inference import KEPT, likelihood
+from metalgrad.chains import KEPT
+from metalgrad.inference import likelihood
 from metalgrad.linemaps import LineMaps
 from metalgrad.record import saturated
 
