@@ -263,8 +263,8 @@ def ceers933(data):
 def row_maps(row, *, limits):
     """One source as one spaxel, of the lines whose columns end in ``limits`` or hold.
 
-    With ``limits`` a limit of 3 sigma is taken for a flux of 0 with that error; all that
-    the paper says is that the flux measured was less.
+    With ``limits`` a limit of 3 sigma is taken for a flux of 0 with that error; all
+    that the paper says is that the flux measured was less.
     """
     names, flux, error = [], [], []
     for line in ("OII", "NeIII", "Hbeta", "OIII", "Halpha", "SII"):
