@@ -150,7 +150,7 @@ class Shape(NamedTuple):
     complexes: tuple
     spaxels: int
     has_channels: bool
-    scene: tuple | None
+    scene: tuple | None = None
 
     @classmethod
     def of(cls, data: LineLikelihood) -> "Shape":
