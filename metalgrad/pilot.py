@@ -19,7 +19,7 @@ from metalgrad.hierarchy import Hierarchy
 
 LEAST = 1e-2  # curvature, where the prior's is 1
 SLIGHT = 0.03  # change of a width that is not worth an axis
-WIDE = 0.3  # of the prior's sd: first guess of what only departures tell
+WIDE = 0.3  # unconstrained: first guess of the sd of what only departures tell
 
 
 @partial(jax.jit, static_argnums=0)

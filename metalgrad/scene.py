@@ -202,9 +202,7 @@ def _waves(places, count, side, finest):
     half = WIDER * count * side / 2
     number = np.clip(int(2 * half / finest), 2, MOST)
     frequency = np.arange(1, number + 1) * np.pi / (2 * half)
-    x = np.clip(
-        (places - (count - 1) / 2) * side, -half, half
-    )  # and are no more beyond
+    x = np.clip((places - (count - 1) / 2) * side, -half, half)  # they end there
     return np.sin(frequency * (x[:, None] + half)) / np.sqrt(half), frequency
 
 

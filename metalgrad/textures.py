@@ -160,7 +160,7 @@ class Waves(Canvas):
 
 
 def turn(normals: Float[Array, "cell both"], lever: Float[Array, "#cell ratio"], width):
-    """Turn standard normals so that only the last of them move the ratios.
+    """Turn standard normals so that all but the first move the ratios, and it does not.
 
     Data see a ratio's whole departure, ``width * local + lever * offset``, and hardly
     which part of it is metallicity.  Which combination that is depends on the galaxy's
