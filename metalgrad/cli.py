@@ -32,6 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+USAGE = typer.BadParameter.__base__  # of every wrong option; Typer has no name for it
 TABLES = {".ecsv", ".csv", ".vot"}
 
 Out = Annotated[Path, typer.Option(help="Folder to write to.")]
@@ -277,6 +278,9 @@ def main():
     except (ValueError, OSError) as error:
         typer.echo(f"metalgrad: {error}", err=True)
         sys.exit(1)
+    except USAGE as error:
+        typer.echo(f"metalgrad: {error.format_message()}", err=True)
+        sys.exit(2)
     except typer.Abort:
         code = 130
     if code:

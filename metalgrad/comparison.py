@@ -114,6 +114,10 @@ def _open(fit):
         return fit
     path = Path(fit)
     path = path / "posterior.nc" if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no fit at {path}; give the folder of one, or its posterior.nc"
+        )
     with xarray.open_datatree(path, engine="h5netcdf") as tree:
         return tree.load()
 

@@ -130,3 +130,12 @@ def test_wrong_input_gets_one_sentence(run, table, tmp_path):
         assert words in error
         assert len(error.strip().splitlines()) == 1
         assert "Traceback" not in error
+
+
+def test_a_wrong_option_gets_one_sentence(run, table):
+    for words, option in (("--psf-scale", ("--psf-scale", -1)), ("--out", ())):
+        code, out, error = run("fit", table, *option)
+        assert (code, out) == (2, "")
+        assert words in error
+        assert error.startswith("metalgrad: ")
+        assert error.count("\n") == 1

@@ -224,3 +224,8 @@ def test_a_result_is_one_of_arviz():
     assert dataclasses.is_dataclass(found)
     assert found.kind == "loo_kfold"
     assert "2-fold cross validation" in str(found)
+
+
+def test_a_fit_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no fit at"):
+        mg.compare({"one": tmp_path, "other": tmp_path})
