@@ -12,7 +12,7 @@ from jax import random
 from numpyro.infer.hmc import hmc
 from tqdm.auto import tqdm
 
-from metalgrad import curvature, pilot
+from metalgrad import curvature, pilot, steady
 from metalgrad.checkpoint import UNSAVED
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.record import MAPS
@@ -35,15 +35,18 @@ class Run:
     def __init__(self, hierarchy: Hierarchy, warmup: int, target_accept: float):
         self.hierarchy, self.warmup = hierarchy, warmup
         self.target_accept = target_accept
-        self.wanted = {*hierarchy.galaxy_names, "central", *MAPS, "line_flux"}
+        self.wanted = {*hierarchy.galaxy_names, *hierarchy.derived, *MAPS, "line_flux"}
         self._init, self._step = hmc(potential_fn_gen=self._potential, algo="NUTS")
         self.start = jax.jit(self._start)
         self.advance = jax.jit(self._advance)
 
     def coordinates(self, arrays, key, checkpoint=UNSAVED) -> dict:
         """Return the arrays of `expand`, which a checkpoint may know already."""
-        root = (0, 0) if self.hierarchy.coupled else 0
-        like = {"theta": 0, "z": 0, "stretch": 0, "bridge": 0, "root": root}
+        like = {"theta": 0, "z": 0, "stretch": 0, "bridge": 0}
+        if self.hierarchy.coupled:
+            like["steady"] = steady.blank(self.hierarchy)
+        else:
+            like["root"] = 0
         return checkpoint.recall(
             "coordinates",
             jax.tree.structure(like),
@@ -58,10 +61,7 @@ class Run:
         theta, z, told = pilot.first_guess(self.hierarchy, arrays, key_guess)
         rough = pilot.expand_at(self.hierarchy, arrays, theta, z, told=told)
         path = self.explore(key_pilot, arrays, rough.arrays)
-        theta, covariance = pilot.summarise(path)
-        free = np.arange(sum(self.hierarchy.sizes)) >= len(theta)
-        theta, z = pilot.descend(self.hierarchy, arrays, theta, z, free)
-        return pilot.expand_at(self.hierarchy, arrays, theta, z, covariance)
+        return pilot.expand_about(self.hierarchy, arrays, path, z)
 
     def explore(self, key, arrays, affine):
         """Run one short chain; return where its galaxy went, (draw, galaxy)."""
@@ -73,10 +73,17 @@ class Run:
 
     def _potential(self, arrays, affine):
         def potential(white):
-            theta, z = curvature.unwhiten(affine, white["galaxy"], white["spaxel"])
-            return self.hierarchy.potential(arrays, theta, z)
+            theta, z, log_volume = self._unwhiten(arrays, affine, white)
+            return self.hierarchy.potential(arrays, theta, z) - log_volume
 
         return potential
+
+    def _unwhiten(self, arrays, affine, white):
+        """Take a sampler's coordinates to the galaxy's, with their volume."""
+        theta, z = curvature.unwhiten(affine, white["galaxy"], white["spaxel"])
+        if not self.hierarchy.coupled:
+            return theta, z, 0.0
+        return theta, *steady.place(self.hierarchy, arrays, affine["steady"], theta, z)
 
     def _start(self, key, arrays, affine):
         """Initialise a chain at a draw from the Gaussian approximation."""
@@ -99,7 +106,7 @@ class Run:
         """Draw ``count`` (at most `CHUNK`) states; unwhiten and collect them."""
 
         def one(state):
-            theta, z = curvature.unwhiten(affine, state.z["galaxy"], state.z["spaxel"])
+            theta, z, _ = self._unwhiten(arrays, affine, state.z)
             statistics = {name: getattr(state, key) for name, key in STATISTICS.items()}
             statistics["step_size"] = state.adapt_state.step_size
             sites = self.hierarchy.sites(arrays, theta, z)
@@ -126,7 +133,8 @@ class Run:
         Returns
         -------
         dict
-            Arrays with leading axes (chain, draw).
+            Arrays with leading axes (chain, draw), by group and name; and ``every``:
+            every so many draws all latents are kept.
         """
         states = [self.start(key, arrays, affine) for key in keys]
         logs = [checkpoint.log(number, state) for number, state in enumerate(states)]
@@ -157,7 +165,7 @@ class Run:
             except BaseException:  # Control-C: the pool waits for its threads
                 interrupted.set()
                 raise
-        return _join(logs)
+        return _join(logs) | {"every": stride}
 
     def spans(self, draws: int, done: int) -> list[tuple[int, int]]:
         """Cut the iterations from ``done`` on in chunks, warm-up apart from draws."""

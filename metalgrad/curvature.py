@@ -40,25 +40,28 @@ class Expansion:
     z : array, (unit, latent)
     stretch : array, (galaxy, galaxy)
     bridge : array, (unit, latent, galaxy)
-    root : array, (unit, latent, latent), or (told, latent) twice
-        Where the latents are many, and the data tell a few combinations: ``root`` is
-        the identity plus the product of the two, the first transposed.
+    root : array, (unit, latent, latent), optional
+        The identity where the latents are still coordinates.
     log_evidence : float
         Laplace approximation.
+    steady : dict, optional
+        Where all spaxels are one unit: ``z`` are coordinates of `steady.place`.
     """
 
     theta: Float[Array, " galaxy"]
     z: Float[Array, "unit latent"]
     stretch: Float[Array, "galaxy galaxy"]
     bridge: Float[Array, "unit latent galaxy"]
-    root: Float[Array, "unit latent latent"] | tuple
+    root: Float[Array, "unit latent latent"] | None
     log_evidence: float
+    steady: dict | None = None
 
     @property
     def arrays(self) -> dict:
         """The map's arrays, to pass through a compiled function."""
-        names = ("theta", "z", "stretch", "bridge", "root")
-        return {name: getattr(self, name) for name in names}
+        names = ("theta", "z", "stretch", "bridge", "root", "steady")
+        arrays = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in arrays.items() if value is not None}
 
 
 def unwhiten(arrays, eta, xi):
@@ -66,10 +69,9 @@ def unwhiten(arrays, eta, xi):
     step = arrays["stretch"] @ eta
     bridge = arrays["bridge"].reshape(-1, step.size)  # one matrix product is quickest
     centre = arrays["z"] + (bridge @ step).reshape(xi.shape)
-    if isinstance(arrays["root"], tuple):
-        shrink, axes = arrays["root"]
-        return arrays["theta"] + step, centre + xi + (xi @ axes.T) @ shrink
-    return arrays["theta"] + step, centre + jnp.einsum("sij,sj->si", arrays["root"], xi)
+    if "root" in arrays:
+        xi = jnp.einsum("sij,sj->si", arrays["root"], xi)
+    return arrays["theta"] + step, centre + xi
 
 
 def find_mode(hierarchy: Hierarchy, arrays, theta, key, tolerance: float = 1e-2):

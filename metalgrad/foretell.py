@@ -12,17 +12,20 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
+import numpy as np
+from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
 from metalgrad.hierarchy import Hierarchy
+from metalgrad.steady import felt
 
-STEPS = 3  # Gauss and Newton's, towards the mode
+STEPS = 4  # Gauss and Newton's, towards the mode
+SHARES = np.array([1.0, 0.5, 0.2, 0.05, 0.0])  # of a step: the best is taken
 LONGEST = 3.0  # step of one latent, in standard deviations of its prior
 
 
 @partial(jax.jit, static_argnums=0)
-def foretell(hierarchy: Hierarchy, arrays, theta, z) -> Float[Array, " spaxel"]:
+def foretell(hierarchy: Hierarchy, arrays, steady, theta, z) -> Float[Array, " spaxel"]:
     """Log density of each spaxel's data given all others and ``theta``.
 
     Parameters
@@ -30,17 +33,22 @@ def foretell(hierarchy: Hierarchy, arrays, theta, z) -> Float[Array, " spaxel"]:
     hierarchy : Hierarchy
         Whose spaxels are one unit.
     arrays : dict
+    steady : dict
+        As of `metalgrad.steady.find`, which knows where data tell nothing.
     theta : array, (galaxy,)
     z : array, (1, latent)
         Where to start towards the mode.
     """
+    axes = felt(hierarchy, arrays, steady, theta)
     for _ in range(STEPS):
-        _, residual, jacobian = _expand(hierarchy, arrays, theta, z)
-        root = _root(jacobian)
-        slope = z[0] + jnp.einsum("zsr,sr->z", jacobian, residual)
-        step = jax.scipy.linalg.cho_solve((root, True), slope)
-        z = z - jnp.clip(step, -LONGEST, LONGEST)
-    seen, residual, jacobian = _expand(hierarchy, arrays, theta, z)
+        slope = jax.grad(hierarchy.potential, argnums=2)(arrays, theta, z)[0]
+        root = _root(_expand(hierarchy, arrays, theta, z, axes)[2])
+        along = slope @ axes
+        step = slope + axes @ (cho_solve((root, True), along) - along)
+        tried = z - SHARES[:, None, None] * jnp.clip(step, -LONGEST, LONGEST)
+        below = jax.vmap(partial(hierarchy.potential, arrays, theta))(tried)
+        z = tried[jnp.nanargmin(below)]
+    seen, residual, jacobian = _expand(hierarchy, arrays, theta, z, axes)
     flat = jacobian.reshape(len(jacobian), -1)
     half = solve_triangular(_root(jacobian), flat, lower=True)
     half = half.reshape(jacobian.shape)
@@ -51,20 +59,18 @@ def foretell(hierarchy: Hierarchy, arrays, theta, z) -> Float[Array, " spaxel"]:
     return seen.log_density_at(jnp.sum(error**2, axis=-1)) + volume
 
 
-def _expand(hierarchy, arrays, theta, z):
+def _expand(hierarchy, arrays, theta, z, axes):
     """Distribution of the data, its residuals in units of noise, and their slopes."""
 
     def look(z):
         return hierarchy.residuals(arrays, theta, z)
 
-    _, slopes = jax.vmap(lambda unit: jax.jvp(look, (z,), (unit[None],)))(
-        jnp.eye(z.shape[1])
-    )
+    _, slopes = jax.vmap(lambda axis: jax.jvp(look, (z,), (axis[None],)))(axes.T)
     seen = hierarchy.seen(arrays, theta, z)
     return seen, seen.standardise(look(z)), jax.vmap(seen.standardise)(slopes)
 
 
 def _root(jacobian):
-    """Lower root of the precision of the latents."""
+    """Lower root of the precision along the axes."""
     flat = jacobian.reshape(len(jacobian), -1)
     return jnp.linalg.cholesky(jnp.eye(len(flat)) + flat @ flat.T)

@@ -16,6 +16,7 @@ import numpy as np
 from arviz_stats import ELPDDataLOOKFold
 from jax import random
 from jax.scipy.special import logsumexp
+from threadpoolctl import threadpool_limits
 from xarray import DataArray
 
 from metalgrad import checks, collapse, pilot
@@ -109,7 +110,7 @@ def leave_groups_out(
             f"{len(names)} group(s) in labels of shape {groups.shape} where two or "
             f"more, of {len(prepared)} spaxels, are expected; see metalgrad.annuli"
         )
-    with jax.enable_x64(new_val=True):
+    with jax.enable_x64(new_val=True), threadpool_limits(1, "blas"):
         run = machine(model, Shape.of(prepared), warmup, target_accept)
         settings = {"chains": chains, "draws": draws, "progress": progress}
         keys = random.split(random.key(seed), len(names))

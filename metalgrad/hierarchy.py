@@ -14,17 +14,15 @@ from math import prod
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.special
-import jax.scipy.stats
 import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
-from numpyro.distributions import Uniform, biject_to
-from numpyro.distributions.constraints import real, unit_interval
-from numpyro.distributions.transforms import Transform
+from numpyro.distributions import Delta
 from numpyro.infer import init_to_median
 from numpyro.infer.initialization import init_to_sample
 from scipy.stats import norm
+
+from metalgrad.supports import unconstrain
 
 SIGNED = "_signed"  # ends the name of an amplitude whose sign is free
 UNITS = "spaxel", "wave"  # plates of departures
@@ -47,6 +45,8 @@ class Hierarchy:
         Shape, without the axis of units, of each site of departures.
     coupled : bool
         Whether all spaxels are one unit.
+    derived : tuple of str
+        Deterministic sites of one number: what is fixed, or follows from the others.
     """
 
     model: object
@@ -54,6 +54,7 @@ class Hierarchy:
     galaxy: dict
     unit: dict
     coupled: bool
+    derived: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -65,6 +66,14 @@ class Hierarchy:
     def galaxy_names(self) -> list[str]:
         """Names of the galaxy's sites as the record has them, amplitudes unsigned."""
         return [name.removesuffix(SIGNED) for name in self.galaxy]
+
+    @property
+    def is_signed(self) -> np.ndarray:
+        """Which of ``theta`` are amplitudes whose sign is free."""
+        return np.repeat(
+            [name.endswith(SIGNED) for name in self.galaxy],
+            [prod(shape) for shape, _ in self.galaxy.values()],
+        )
 
     def unpack(self, theta: Float[Array, " galaxy"], z: Float[Array, "unit latent"]):
         """Return the sites' values and the log volume change of their transforms."""
@@ -127,6 +136,18 @@ class Hierarchy:
         """Return the distribution of the data, given everything."""
         values, _ = self.unpack(theta, z)
         return self._trace(arrays, values)["data"]["fn"]
+
+    def amplitudes(self, arrays, theta) -> Float[Array, "block wave"]:
+        """How much each wave of each column of a site is amplified; 1 if none is told.
+
+        A model tells it by a deterministic site ``NAME_amplitude``, (wave, column).
+        """
+        values, _ = self.unpack(theta, jnp.zeros((1, self.sizes[1])))
+        trace, told = self._trace(arrays, values), []
+        for name, shape in self.unit.items():
+            site = trace.get(f"{name}_amplitude", {"value": 1.0})
+            told.append(jnp.broadcast_to(site["value"], (shape[0], prod(shape[1:]))).T)
+        return jnp.concatenate(told)
 
     def potential(self, arrays, theta, z):
         """Negative log of the joint density."""
@@ -202,7 +223,8 @@ def split(model, data) -> Hierarchy:
     ------
     ValueError
         If a site in ``plate("spaxel")`` or ``plate("wave")`` is not a standard normal,
-        there are sites in both, or a site other than ``data`` is observed.
+        there are sites in both, a site is fixed but not deterministic, or one other
+        than ``data`` is observed.
     """
     data = data.with_arrays(data.arrays)
     seen = {}
@@ -222,52 +244,32 @@ def split(model, data) -> Hierarchy:
                 f"site {name} is observed or a factor, but only the site data may be; "
                 "put what the model must match into the distribution of data"
             )
+        _check_free(name, site["fn"])
         shape = np.shape(site["value"])
         frames = {frame.name for frame in site["cond_indep_stack"]} & {*UNITS}
         for frame in frames:
             _check_standard_normal(name, site["fn"], shape)
             found[frame][name] = shape[1:] if frame == "spaxel" else shape
         if not frames:
-            galaxy[name] = (shape, _unconstrain(site["fn"]))
+            galaxy[name] = (shape, unconstrain(site["fn"]))
     if all(found.values()):
         raise ValueError(
             f"sites {', '.join(found['spaxel'])} are drawn spaxel by spaxel and "
             f"{', '.join(found['wave'])} as waves; draw all of them by one canvas"
         )
     coupled = bool(found["wave"])
-    return Hierarchy(model, data, galaxy, found["wave"] or found["spaxel"], coupled)
+    kinds = {name: (s["type"], np.shape(s["value"])) for name, s in seen.items()}
+    derived = tuple(n for n, kind in kinds.items() if kind == ("deterministic", ()))
+    unit = found["wave"] or found["spaxel"]
+    return Hierarchy(model, data, galaxy, unit, coupled, derived)
 
 
-def _unconstrain(distribution):
-    """Choose the map from the real line to the support of a prior."""
-    if (
-        isinstance(distribution, Uniform)
-        and np.all(distribution.low == 0)
-        and np.all(distribution.high == 1)
-    ):
-        return Probit()
-    return biject_to(distribution.support)
-
-
-class Probit(Transform):
-    """The normal distribution function: a flat prior has no long tails under it."""
-
-    domain, codomain = real, unit_interval
-
-    def __call__(self, x):
-        """Map the real line to (0, 1)."""
-        return jax.scipy.stats.norm.cdf(x)
-
-    def _inverse(self, y):
-        return jax.scipy.special.ndtri(y)
-
-    def log_abs_det_jacobian(self, x, y, intermediates=None):
-        """Log of the normal density."""
-        return jax.scipy.stats.norm.logpdf(x)
-
-    def tree_flatten(self):
-        """Nothing to flatten."""
-        return (), ((), {})
+def _check_free(name, distribution):
+    if isinstance(getattr(distribution, "base_dist", distribution), Delta):
+        raise ValueError(
+            f"{name} is fixed at a number, which this model cannot do; give it a "
+            "narrow prior, as { Normal = [1.0, 0.01] }"
+        )
 
 
 def _check_standard_normal(name, distribution, shape):

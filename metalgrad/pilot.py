@@ -7,6 +7,7 @@ galaxy's parameters lie is told by the model without departures first, then by a
 run of the sampler itself.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -14,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
+from metalgrad import steady
 from metalgrad.curvature import Expansion
 from metalgrad.hierarchy import Hierarchy
 
 LEAST = 1e-2  # curvature, where the prior's is 1
-SLIGHT = 0.03  # change of a width that is not worth an axis
+SHRINK = 0.2  # of what a short path says of a covariance, towards curvature
 WIDE = 0.3  # unconstrained: first guess of the sd of what only departures tell
 
 
@@ -153,24 +155,24 @@ def climb_down(hierarchy: Hierarchy, arrays, theta, told):
 
 
 @partial(jax.jit, static_argnums=0)
-def _curvature(hierarchy, arrays, theta, z):
-    """Hessian of the potential in (theta, z)."""
+def _curvature(hierarchy, arrays, coordinates, theta, still):
+    """Hessian of the potential in theta and still coordinates."""
     size = len(theta)
 
-    def slope(point):
-        t, latents = point[:size], point[None, size:]
-        down = jax.grad(hierarchy.potential, argnums=(1, 2))(arrays, t, latents)
-        return jnp.concatenate([down[0], down[1][0]])
+    def potential(point):
+        t, y = point[:size], point[None, size:]
+        z, log_volume = steady.place(hierarchy, arrays, coordinates, t, y)
+        return hierarchy.potential(arrays, t, z) - log_volume
 
-    point = jnp.concatenate([theta, z[0]])
+    point = jnp.concatenate([theta, still[0]])
 
     def column(unit):
-        return jax.jvp(slope, (point,), (unit,))[1]
+        return jax.jvp(jax.grad(potential), (point,), (unit,))[1]
 
     return jax.lax.map(column, jnp.eye(len(point)), batch_size=32)
 
 
-def expand_at(hierarchy: Hierarchy, arrays, theta, z, covariance=None, told=None):
+def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None):
     """Gaussian approximation about a point that is a mode in ``z``.
 
     Parameters
@@ -179,52 +181,70 @@ def expand_at(hierarchy: Hierarchy, arrays, theta, z, covariance=None, told=None
     arrays : dict
     theta : array, (galaxy,)
     z : array, (1, latent)
-    covariance : array, (galaxy, galaxy), optional
-        Of ``theta``, where known; from the curvature otherwise.
+    path : array, (draw, galaxy), optional
+        Of a short chain, to correct what curvature says of ``theta``.
     told : array of bool, (galaxy,), optional
-        For which of ``theta`` the curvature may be trusted.
+        For which of ``theta`` the curvature may be trusted; for all if None.
 
     Returns
     -------
     Expansion
     """
     size = len(theta)
-    hessian = np.asarray(_curvature(hierarchy, arrays, theta, z))
+    look = partial(_curvature, hierarchy, arrays)
+    plain = np.asarray(look(steady.blank(hierarchy), theta, z))[size:, size:]
+    coordinates = steady.find(hierarchy, arrays, theta, z, plain)
+    hessian = np.asarray(look(coordinates, theta, jnp.zeros_like(z)))
     value, axes = np.linalg.eigh(hessian[size:, size:])
     value = np.maximum(np.abs(value), LEAST)
     cross = axes.T @ hessian[size:, :size]
     bridge = -axes @ (cross / value[:, None])
-    if covariance is None:
-        schur = hessian[:size, :size] - cross.T @ (cross / value[:, None])
-        told = np.ones(size, bool) if told is None else told
-        covariance = np.eye(size) * WIDE**2
-        inner = np.ix_(told, told)
-        some, turn = np.linalg.eigh(schur[inner])
-        covariance[inner] = (turn / np.maximum(np.abs(some), 1.0)) @ turn.T
+    bridge[:, hierarchy.is_signed] = 0.0  # departures are the same for either sign
+    schur = hessian[:size, :size] - cross.T @ (cross / value[:, None])
+    stretch = _root_of_inverse(schur, np.ones(size, bool) if told is None else told)
     return Expansion(
         theta=jnp.asarray(theta),
-        z=jnp.asarray(z),
-        stretch=jnp.asarray(np.linalg.cholesky(covariance)),
+        z=jnp.zeros_like(z),
+        stretch=jnp.asarray(stretch if path is None else summarise(path, stretch)),
         bridge=jnp.asarray(bridge[None]),
-        root=_low_rank(value, axes),
+        root=None,
         log_evidence=np.nan,
+        steady=coordinates,
     )
 
 
-def _low_rank(value, axes):
-    """Root of the inverse of a matrix with these eigenvalues, as identity and more."""
-    change = value**-0.5 - 1
-    told = np.abs(change) > SLIGHT
-    some = axes[:, told].T
-    return jnp.asarray(change[told, None] * some), jnp.asarray(some)
+def expand_about(hierarchy: Hierarchy, arrays, path, z):
+    """Gaussian approximation from where a short chain went, (draw, galaxy).
+
+    The sign of an amplitude is free, so its mean may be zero, where departures have no
+    effect: coordinates are found at its root mean square.
+    """
+    mean = np.mean(path, axis=0)
+    width = np.sqrt(np.mean(path**2, axis=0))
+    theta = np.where(hierarchy.is_signed, width, mean)
+    free = np.arange(sum(hierarchy.sizes)) >= len(theta)
+    theta, z = descend(hierarchy, arrays, theta, z, free)
+    found = expand_at(hierarchy, arrays, theta, z, path)
+    return replace(found, theta=jnp.asarray(mean))
 
 
-def summarise(path):
-    """Mean and covariance of a short chain's path, (draw, galaxy).
+def _root_of_inverse(curvature, told):
+    """Root of a covariance from curvature, as far as that may be trusted."""
+    root = np.eye(len(curvature)) * WIDE
+    inner = np.ix_(told, told)
+    value, axes = np.linalg.eigh(curvature[inner])
+    root[inner] = axes / np.sqrt(np.maximum(np.abs(value), 1.0))
+    return root
+
+
+def summarise(path, root):
+    """Root of the covariance of ``theta`` by a short chain's path, (draw, galaxy).
 
     A short path tells variances to some 20 %, and correlations not all: it is shrunk
-    towards its own diagonal.
+    towards what curvature says, of which ``root`` is the root.  A ridge is so narrow
+    that shrinking towards no correlation would lose it.
     """
-    covariance = np.atleast_2d(np.cov(path, rowvar=False))
-    diagonal = np.diag(np.diag(covariance) + 1e-6)
-    return jnp.asarray(path.mean(axis=0)), 0.8 * covariance + 0.2 * diagonal
+    white = np.linalg.solve(root, (path - path.mean(axis=0)).T)
+    covariance = np.cov(white)
+    shrunk = (1 - SHRINK) * covariance + SHRINK * np.eye(len(white))
+    return root @ np.linalg.cholesky(shrunk)

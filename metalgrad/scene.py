@@ -87,27 +87,36 @@ class Scene:
         """Return the scene for some of the lines."""
         return replace(self, rows=self.rows[chosen], columns=self.columns[chosen])
 
-    def field(
-        self, weights: Float[Array, "m n width"], length: Float[Array, ""] | float
-    ) -> Float[Array, "cell width"]:
-        """Add up waves to fields of Matérn-3/2 correlation, unit variance and no mean.
+    def root_density(self, length: Float[Array, ""] | float) -> Float[Array, "m n"]:
+        """Amplitudes of the waves of a field of Matérn-3/2 correlation.
 
         The spectrum (Rasmussen & Williams 2006, Eq. 4.15) is cut where the waves end:
         structure finer than the PSF is left out.  A Gaussian correlation would let what
-        a wave weighs fall exponentially with the length, and tie both in a funnel.  A
-        mean over the light could not be told from the galaxy's typical value, so it is
-        left to that.
+        a wave weighs fall exponentially with the length, and tie both in a funnel.
+
+        Parameters
+        ----------
+        length : float
+            Of the correlation [kpc].
+        """
+        decline = 1 + (length * self.frequency) ** 2 / 3
+        return jnp.sqrt(2 * jnp.pi) * length * decline**-1.25
+
+    def field(
+        self, weights: Float[Array, "m n width"], amplitude: Float[Array, "m n"]
+    ) -> Float[Array, "cell width"]:
+        """Add up waves to fields without a mean over the light.
+
+        That could not be told from the galaxy's typical value, so it is left to it.
 
         Parameters
         ----------
         weights : array, (m, n, width)
             Standard normals.
-        length : float
-            Of the correlation [kpc].
+        amplitude : array, (m, n)
+            As `root_density` returns them, for fields of unit variance.
         """
-        decline = 1 + (length * self.frequency) ** 2 / 3
-        density = 2 * jnp.pi * length**2 * decline**-2.5
-        scaled = jnp.sqrt(density)[..., None] * weights
+        scaled = amplitude[..., None] * weights
         rows = jnp.einsum("ym,mnw->ynw", self.waves_y, scaled)
         maps = jnp.einsum("xn,ynw->yxw", self.waves_x, rows)
         maps -= jnp.einsum("mn,mnw->w", self.mean, scaled)

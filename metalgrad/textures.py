@@ -44,10 +44,13 @@ class Canvas(ABC):
         return len(self.position)
 
     @abstractmethod
-    def draw(self, name: str, *width: int, length=None) -> Float[Array, " cell *width"]:
+    def draw(
+        self, name: str, *width: int, length=None, amplitude=1.0
+    ) -> Float[Array, " cell *width"]:
         """Draw departures of unit variance, ``width`` at each cell.
 
-        Over a ``length`` of their own, where one is given and neighbours share any.
+        Over a ``length`` of their own, where one is given and neighbours share any.  By
+        what ``amplitude`` the model multiplies them helps a sampler to find its way.
         """
 
     @abstractmethod
@@ -78,13 +81,15 @@ class Spaxelwise(Canvas):
 
     position: Float[Array | np.ndarray, "cell 2"]
 
-    def draw(self, name: str, *width: int, length=None) -> Float[Array, " cell *width"]:
+    def draw(
+        self, name: str, *width: int, length=None, amplitude=1.0
+    ) -> Float[Array, " cell *width"]:
         """Draw standard normals for each spaxel; zeros where there is only one.
 
         What a single spectrum departs by from its galaxy's typical value cannot be told
         from that value: drawing both would make a ridge for a sampler to fall off.
         """
-        del length
+        del length, amplitude
         if len(self) == 1:
             return jnp.zeros((1, *width))
         with numpyro.plate("spaxel", len(self)):
@@ -141,13 +146,18 @@ class Waves(Canvas):
         """Of the scene's cells."""
         return self.scene.position
 
-    def draw(self, name: str, *width: int, length=None) -> Float[Array, " cell *width"]:
+    def draw(
+        self, name: str, *width: int, length=None, amplitude=1.0
+    ) -> Float[Array, " cell *width"]:
         """Draw fields of unit variance."""
         shape, total = self.scene.frequency.shape, prod(width)
+        length = self.length if length is None else length
+        root = self.scene.root_density(length)
+        reach = jnp.broadcast_to(amplitude, (total,)) * root.reshape(-1, 1)
+        numpyro.deterministic(f"{name}_amplitude", reach)
         with numpyro.plate("wave", shape[0] * shape[1]):
             weights = numpyro.sample(name, dist.Normal().expand([total]).to_event(1))
-        length = self.length if length is None else length
-        field = self.scene.field(weights.reshape(*shape, total), length)
+        field = self.scene.field(weights.reshape(*shape, total), root)
         return field.reshape(len(field), *width)
 
     def see(self, flux):

@@ -106,27 +106,6 @@ def test_unwhiten_gives_the_posterior_covariance(expansion, truth):
     np.testing.assert_array_equal(origin, flatten(expansion.theta, expansion.z))
 
 
-def test_a_root_of_low_rank_is_the_identity_and_more(expansion):
-    """Against NumPy's own products, for one unit of many latents."""
-    rng = np.random.default_rng(8)
-    shrink, axes = rng.normal(size=(2, 4, 9))
-    bridge, stretch = rng.normal(size=(9, GALAXY)), rng.normal(size=(GALAXY, GALAXY))
-    low = curvature.Expansion(
-        theta=expansion.theta,
-        z=jnp.asarray(rng.normal(size=(1, 9))),
-        stretch=jnp.asarray(stretch),
-        bridge=jnp.asarray(bridge[None]),
-        root=(jnp.asarray(shrink), jnp.asarray(axes)),
-        log_evidence=0.0,
-    )
-    eta, xi = rng.normal(size=GALAXY), rng.normal(size=(1, 9))
-    theta, z = curvature.unwhiten(low.arrays, jnp.asarray(eta), jnp.asarray(xi))
-    np.testing.assert_allclose(theta, low.theta + stretch @ eta, rtol=1e-12)
-    root = np.eye(9) + shrink.T @ axes
-    expected = low.z[0] + bridge @ stretch @ eta + root @ xi[0]
-    np.testing.assert_allclose(z[0], expected, rtol=1e-10)
-
-
 def test_the_evidence_is_that_of_a_gaussian(expansion, truth):
     np.testing.assert_allclose(expansion.log_evidence, truth[2], atol=1e-3)
 

@@ -14,10 +14,11 @@ from scipy.stats import multivariate_normal, norm
 from test_scene import cut_out, patch, round_psf
 
 from metalgrad import fields, lines
-from metalgrad.hierarchy import SIGNED, Probit, split
+from metalgrad.hierarchy import SIGNED, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.model import LineData, load_model
 from metalgrad.scene import lay_out
+from metalgrad.supports import Probit
 from metalgrad.textures import Spaxelwise
 
 SPAXELS = 5

@@ -11,7 +11,7 @@ import pytest
 import scipy.optimize
 from test_scene import cut_out, patch, round_psf
 
-from metalgrad import curvature, lines, pilot
+from metalgrad import curvature, lines, pilot, steady
 from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.model import LineData, load_model
@@ -149,14 +149,15 @@ def test_climbing_down_ends_where_departures_are_none(linear, data, truth):
     assert found[2] == 0.4
 
 
-def affine(expansion):
+def affine(hierarchy, data, expansion):
     """Mean and covariance of what an expansion makes of white noise."""
 
     def push(white):
-        theta, z = curvature.unwhiten(
+        theta, still = curvature.unwhiten(
             expansion.arrays, white[:GALAXY], white[None, GALAXY:]
         )
-        return jnp.concatenate([theta, z[0]])
+        own = hierarchy, data.arrays, expansion.steady
+        return jnp.concatenate([theta, steady.place(*own, theta, still)[0][0]])
 
     origin = jnp.zeros(GALAXY + WAVES)
     jacobian = np.asarray(jax.jacobian(push)(origin))
@@ -167,25 +168,25 @@ def test_the_expansion_of_a_linear_story_is_its_posterior(linear, data, truth):
     theta, z = jnp.asarray(truth[0][:GALAXY]), jnp.asarray(truth[0][None, GALAXY:])
     told = np.ones(GALAXY, bool)
     expansion = pilot.expand_at(linear, data.arrays, theta, z, told=told)
-    mean, covariance = affine(expansion)
-    np.testing.assert_allclose(mean, truth[0], rtol=1e-12)
-    # Seen waves are told to better than 3 % of the prior's width; others not at all.
-    np.testing.assert_allclose(covariance, truth[1], rtol=1e-6, atol=1e-8)
-    assert len(expansion.root[0]) == 5
+    mean, covariance = affine(linear, data, expansion)
+    np.testing.assert_allclose(mean, truth[0], rtol=1e-6)
+    np.testing.assert_allclose(covariance, truth[1], rtol=1e-4, atol=1e-5)
 
 
-def test_a_known_covariance_is_taken_as_it_is(linear, data, truth):
-    """And the latents follow the galaxy as they must."""
+def test_a_path_corrects_the_galaxy_and_latents_follow(linear, data, truth):
     theta, z = jnp.asarray(truth[0][:GALAXY]), jnp.asarray(truth[0][None, GALAXY:])
-    root = np.tril(np.random.default_rng(13).normal(size=(GALAXY, GALAXY)))
-    known = root @ root.T
-    _, found = affine(pilot.expand_at(linear, data.arrays, theta, z, known))
-    np.testing.assert_allclose(found[:GALAXY, :GALAXY], known, rtol=1e-9)
-    inner = truth[1][:GALAXY, :GALAXY]
+    path = np.random.default_rng(13).normal(size=(500, GALAXY)) @ np.diag([1, 2, 3.0])
+    expansion = pilot.expand_at(linear, data.arrays, theta, z, path)
+    _, found = affine(linear, data, expansion)
+    known, inner = found[:GALAXY, :GALAXY], truth[1][:GALAXY, :GALAXY]
+    expected = 0.8 * np.cov(path.T) + 0.2 * inner
+    np.testing.assert_allclose(known, expected, rtol=1e-4, atol=1e-6)
     bridge = truth[1][GALAXY:, :GALAXY] @ np.linalg.inv(inner)
-    np.testing.assert_allclose(found[GALAXY:, :GALAXY], bridge @ known, rtol=1e-6)
+    np.testing.assert_allclose(
+        found[GALAXY:, :GALAXY], bridge @ known, rtol=1e-4, atol=1e-5
+    )
     rest = truth[1][GALAXY:, GALAXY:] + bridge @ (known - inner) @ bridge.T
-    np.testing.assert_allclose(found[GALAXY:, GALAXY:], rest, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found[GALAXY:, GALAXY:], rest, rtol=1e-4, atol=1e-5)
 
 
 def test_what_the_curvature_does_not_tell_keeps_a_share_of_the_prior(
@@ -193,32 +194,47 @@ def test_what_the_curvature_does_not_tell_keeps_a_share_of_the_prior(
 ):
     theta, z = jnp.asarray(truth[0][:GALAXY]), jnp.asarray(truth[0][None, GALAXY:])
     told = np.array([True, False, True])
-    _, found = affine(pilot.expand_at(linear, data.arrays, theta, z, told=told))
-    inner = found[:GALAXY, :GALAXY]
+    expansion = pilot.expand_at(linear, data.arrays, theta, z, told=told)
+    inner = affine(linear, data, expansion)[1][:GALAXY, :GALAXY]
     np.testing.assert_allclose(inner[1], [0.0, pilot.WIDE**2, 0.0], atol=1e-12)
     schur = np.linalg.inv(truth[1][:GALAXY, :GALAXY])[np.ix_(told, told)]
     expected = np.linalg.inv(schur)
-    np.testing.assert_allclose(inner[np.ix_(told, told)], expected, rtol=1e-6)
+    np.testing.assert_allclose(inner[np.ix_(told, told)], expected, rtol=1e-4)
 
 
-def test_a_short_path_is_shrunk_towards_its_diagonal():
-    """Correlations by a fifth, and variances not; even where it has fewer than axes."""
+def test_a_short_path_is_shrunk_towards_the_curvature():
+    """By a fifth, and a ridge that the path has not the draws to see stays one."""
     rng = np.random.default_rng(14)
     path = rng.normal(size=(6, 9)) @ rng.normal(size=(9, 9))
-    mean, covariance = pilot.summarise(path)
-    np.testing.assert_allclose(mean, path.mean(axis=0))
+    ridge = np.linalg.cholesky(np.full((9, 9), 0.999) + 1e-3 * np.eye(9))
+    root = pilot.summarise(path, ridge)
     sample = (path - path.mean(axis=0)).T @ (path - path.mean(axis=0)) / 5
-    np.testing.assert_allclose(np.diag(covariance), np.diag(sample), rtol=1e-5)
-    aside = ~np.eye(9, dtype=bool)
-    np.testing.assert_allclose(covariance[aside], 0.8 * sample[aside])
-    assert np.linalg.eigvalsh(covariance).min() > 0
+    expected = 0.8 * sample + 0.2 * ridge @ ridge.T
+    np.testing.assert_allclose(root @ root.T, expected, rtol=1e-8)
 
 
 def test_a_path_that_stands_still_has_some_width():
     path = np.random.default_rng(15).normal(size=(20, 3))
     path[:, 1] = 0.7
-    _, covariance = pilot.summarise(path)
-    assert np.linalg.eigvalsh(covariance).min() > 0
+    root = pilot.summarise(path, np.eye(3))
+    assert np.linalg.eigvalsh(root @ root.T).min() > 0.1
+
+
+def test_amplitudes_of_either_sign_are_expanded_at_their_size(galaxy):
+    """A path that went to both signs has a mean where departures have no effect."""
+    arrays, at = galaxy.data.arrays, jax.random.key(1)
+    theta, z, _ = pilot.first_guess(galaxy, arrays, at, starts=1)
+    signs = np.where(np.arange(40) % 2, 1.0, -1.0)[:, None]
+    path = np.where(galaxy.is_signed, 0.3 * signs, np.asarray(theta))
+    path = path + 0.01 * np.random.default_rng(18).normal(size=path.shape)
+    found = pilot.expand_about(galaxy, arrays, path, z)
+    mean = path.mean(axis=0)
+    np.testing.assert_allclose(found.theta, mean)
+    assert np.all(np.asarray(found.bridge)[0][:, galaxy.is_signed] == 0)
+    reach = galaxy.amplitudes(arrays, jnp.where(galaxy.is_signed, 0.3, mean))
+    weight = np.asarray(found.steady["weight"])
+    own = np.sum(weight * np.repeat(reach, steady.BANDS, axis=0), axis=1)
+    np.testing.assert_allclose(own, 1.0, rtol=1e-2)
 
 
 def test_the_deeper_of_two_branches_is_found(data):

@@ -81,7 +81,7 @@ def push(scene, length):
     """What the field makes of each weight, (cell, weight): its root covariance."""
     count = scene.frequency.size
     weights = jnp.eye(count).reshape(*scene.frequency.shape, count)
-    return np.asarray(scene.field(weights, jnp.array(length)))
+    return np.asarray(scene.field(weights, scene.root_density(length)))
 
 
 def variogram(root):
@@ -181,7 +181,7 @@ def test_the_mean_over_the_light_is_zero(shape, psf):
 
 def test_several_fields_do_not_mix(wide):
     weights = jnp.zeros((*wide.frequency.shape, 3)).at[1, 2, 1].set(1.0)
-    found = wide.field(weights, jnp.array(1.0))
+    found = wide.field(weights, wide.root_density(1.0))
     assert found.shape == (len(wide.position), 3)
     assert_array_equal(found[:, [0, 2]], 0.0)
     assert np.std(found[:, 1]) > 0
