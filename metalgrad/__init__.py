@@ -14,9 +14,12 @@ from metalgrad.linemaps import LineMaps
 from metalgrad.model import Model, load_model
 from metalgrad.patches import annuli, blocks
 from metalgrad.psf import PSF, ImagePSF, nirspec
+from metalgrad.sed import fit_sed
 from metalgrad.spaxels import Spaxels
+from metalgrad.starformation import star_formation_rate
 from metalgrad.targets import Target, load_target
 from metalgrad.textures import Independent, Smooth
+from metalgrad.verdict import judge
 
 __all__ = [
     "PSF",
@@ -37,13 +40,16 @@ __all__ = [
     "compare",
     "compress",
     "fit",
+    "fit_sed",
+    "judge",
     "leave_groups_out",
     "load_calibration",
     "load_model",
     "load_target",
     "nirspec",
+    "star_formation_rate",
 ]
-LAZY = ("plot",)  # what would draw in matplotlib
+LAZY = ("plot", "sedplot")  # what would draw in matplotlib
 
 
 def __getattr__(name):

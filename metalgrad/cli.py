@@ -3,8 +3,8 @@
 import os
 import shutil
 import sys
-import tempfile
 import warnings
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,12 +14,14 @@ import jax
 import typer
 from astropy.coordinates import SkyCoord
 
-from metalgrad import cards
+from metalgrad import cards, criticism
 from metalgrad.checks import ConvergenceWarning
-from metalgrad.comparison import compare, to_table, verdict
+from metalgrad.comparison import compare, open_fit, to_table, verdict
 from metalgrad.cubes import Cube
+from metalgrad.files import NewFile, refuse_to_overwrite
 from metalgrad.inference import fit as fit_model
 from metalgrad.linemaps import LineMaps
+from metalgrad.maps import write_maps
 from metalgrad.model import load_model
 from metalgrad.psf import nirspec
 from metalgrad.simulate import simulate as simulate_cube
@@ -71,7 +73,7 @@ def fit(
 
     A fit that was interrupted goes on where it was when the same command is repeated.
     """
-    _refuse_to_overwrite(out / "posterior.nc", overwrite=overwrite)
+    refuse_to_overwrite(out / "posterior.nc", overwrite=overwrite)
     _choose_device(device)
     galaxy = _aim(target, redshift, center, radius, kpc_per_arcsec)
     spaxels = _read(data, galaxy, region)
@@ -107,10 +109,10 @@ def simulate(
     """Draw a mock cube of a target, in the layout of the jwst pipeline's s3d."""
     galaxy = load_target(target)
     path = out / f"{galaxy.name}_mock_s3d.fits"
-    _refuse_to_overwrite(path, overwrite=overwrite)
+    refuse_to_overwrite(path, overwrite=overwrite)
     truth = {} if slope is None else {"slope": slope}
     cube = simulate_cube(galaxy, seed=seed, truth=truth)
-    with _new_file(path) as fresh:
+    with NewFile(path) as fresh:
         cube.write(fresh)
     typer.echo(path)
 
@@ -124,7 +126,7 @@ def compare_fits(
 ):
     """Compare models of the same data by leave-one-spaxel-out."""
     if out is not None:
-        _refuse_to_overwrite(out, overwrite=overwrite)
+        refuse_to_overwrite(out, overwrite=overwrite)
     stems = [str(p).removesuffix("posterior.nc").removesuffix(".nc") for p in fits]
     names = [Path(stem).resolve().name for stem in stems]
     names = names if len({*names}) == len(names) else map(str, fits)
@@ -133,13 +135,41 @@ def compare_fits(
     typer.echo(plain.to_string(float_format="{:.2f}".format))
     typer.echo("\n".join([verdict(table), *table.attrs["advice"]]))
     if out is not None:
-        with _new_file(out) as fresh:
+        with NewFile(out) as fresh:
             to_table(table).write(fresh, format="ascii.ecsv")
         if find_spec("matplotlib") is not None:
             from arviz_plots import plot_compare
 
-            with _new_file(out.with_suffix(".png")) as fresh:
+            with NewFile(out.with_suffix(".png")) as fresh:
                 plot_compare(table, backend="matplotlib").savefig(fresh)
+
+
+@app.command()
+def check(
+    fit: Annotated[Path, typer.Argument(help="posterior.nc, or its folder.")],
+    *,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+):
+    """Ask whether a fit foretells its data, and whether priors drive it."""
+    folder = fit if fit.is_dir() else fit.parent
+    posterior = open_fit(fit)
+    refuse_to_overwrite(folder / "check.ecsv", overwrite=overwrite)
+    table = criticism.tabulate(posterior, seed=seed)
+    is_map = len(posterior.attrs.get("shape", [])) > 1
+    images = criticism.chi2_images(posterior) if is_map else {}
+    if images:
+        with NewFile(folder / "check.fits") as fresh:
+            write_maps(posterior, fresh, images)
+    if find_spec("matplotlib") is not None:
+        plot = _plotter("criticism_plot")
+        figures = {"pit": plot.pit(criticism.pit(posterior, seed=seed))}
+        figures |= {"chi2": plot.chi2_map(posterior, images)} if images else {}
+        _save(figures, folder, "check_")
+    with NewFile(folder / "check.ecsv") as fresh:
+        table.write(fresh, format="ascii.ecsv")
+    typer.echo("\n".join(table.pformat(max_lines=-1, max_width=-1)))
+    typer.echo(f"written to {folder}")
 
 
 @app.command("list")
@@ -201,41 +231,16 @@ def _choose_device(device):
         ) from error
 
 
-def _refuse_to_overwrite(path, *, overwrite):
-    if path.exists() and not overwrite:
-        raise ValueError(
-            f"{path} is there already; choose another --out, or say --overwrite"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-
-class _new_file:
-    """Write beside ``path`` and move into place, so that no half file is left."""
-
-    def __init__(self, path):
-        self.path = Path(path)
-
-    def __enter__(self):
-        self.folder = tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".new-")
-        return Path(self.folder.name) / self.path.name
-
-    def __exit__(self, kind, *_):
-        if kind is None:
-            os.replace(Path(self.folder.name) / self.path.name, self.path)
-        self.folder.cleanup()
-
-
 def _write_fit(posterior, data, out):
     """Write posterior, summary, maps and pictures."""
-    from metalgrad.maps import write_maps
     from metalgrad.summary import describe, summary
 
-    with _new_file(out / "posterior.nc") as fresh:
+    with NewFile(out / "posterior.nc") as fresh:
         posterior.to_netcdf(fresh, engine="h5netcdf")
-    with _new_file(out / "summary.ecsv") as fresh:
+    with NewFile(out / "summary.ecsv") as fresh:
         summary(posterior).write(fresh, format="ascii.ecsv")
     if posterior.attrs["shape"]:
-        with _new_file(out / "maps.fits") as fresh:
+        with NewFile(out / "maps.fits") as fresh:
             write_maps(posterior, fresh)
     typer.echo(describe(posterior))
     if find_spec("matplotlib") is None or find_spec("corner") is None:
@@ -246,20 +251,28 @@ def _write_fit(posterior, data, out):
 
 
 def _draw(posterior, data, out):
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from metalgrad import plot
-
+    plot = _plotter("plot")
     pictures = {"gradient": plot.gradient, "corner": plot.corner, "trace": plot.trace}
     if posterior.attrs["shape"]:
         pictures["maps"] = plot.maps
     figures = {name: draw(posterior) for name, draw in pictures.items()}
     if isinstance(data, Spaxels):
         figures["spectra"] = plot.spectra(posterior, data)
+    _save(figures, out)
+
+
+def _plotter(name):
+    """Load a module that draws, into files only."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    return import_module(f"metalgrad.{name}")
+
+
+def _save(figures, folder, prefix=""):
     for name, figure in figures.items():
         figure = getattr(figure, "figure", figure)
-        with _new_file(out / f"{name}.png") as fresh:
+        with NewFile(folder / f"{prefix}{name}.png") as fresh:
             figure.savefig(fresh, dpi=150, bbox_inches="tight")
 
 

@@ -47,7 +47,7 @@ def compare(fits: Mapping[str, DataTree | GroupsOut | str | Path]) -> pd.DataFra
     """
     if len(fits) < 2:
         raise ValueError(f"{len(fits)} fit(s) where two or more can be compared")
-    fits = {name: _open(fit) for name, fit in fits.items()}
+    fits = {n: open_fit(f) for n, f in fits.items()}
     _check_same({name: identify(fit) for name, fit in fits.items()})
     elpds = {name: _foretell(name, fit) for name, fit in fits.items()}
     table = _tabulate(elpds)
@@ -109,7 +109,14 @@ def identify(fit: DataTree | GroupsOut) -> dict:
     }
 
 
-def _open(fit):
+def open_fit(fit: DataTree | GroupsOut | str | Path) -> DataTree | GroupsOut:
+    """Read a fit from its file or folder, if it is not open yet.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
     if not isinstance(fit, str | Path):
         return fit
     path = Path(fit)

@@ -1,5 +1,7 @@
 """Fit a model: data of any kind in, the posterior as an ArviZ tree out."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -9,12 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from threadpoolctl import threadpool_limits
 
 from metalgrad import collapse, lines
 from metalgrad.chains import Run
 from metalgrad.checkpoint import UNSAVED, Checkpoint
-from metalgrad.checks import warn
+from metalgrad.checks import examine, verdict_attrs, warn
 from metalgrad.compression import correlated
+from metalgrad.densities import split_density
 from metalgrad.fingerprint import fingerprint
 from metalgrad.foretell import foretell
 from metalgrad.hierarchy import Hierarchy, split
@@ -26,7 +30,7 @@ from metalgrad.scene import Scene, lay_out
 from metalgrad.spaxels import Spaxels
 
 NIRSPEC = nirspec()
-FORETOLD = 120  # draws, of all chains, at which all spaxels are foretold
+FORETOLD = 400  # draws, of all chains, at which all spaxels are foretold
 LEAST_MAP = 4  # rows and columns that neighbours need to share anything
 
 
@@ -101,8 +105,10 @@ def fit(
     xarray.DataTree
         ``posterior`` (``slope``, ``central``, ``scatter``, ``metallicity``, ...),
         ``sample_stats``, ``log_likelihood`` (per spaxel, with the spaxel's own latents
-        integrated out, so that ``az.loo`` is valid), ``posterior_predictive``,
-        ``observed_data`` and ``constant_data``.
+        integrated out, so that ``az.loo`` is valid), ``log_prior`` (of each of the
+        galaxy's parameters), ``total_log_likelihood`` (of all data, given all latents,
+        of every nth draw), ``posterior_predictive``, ``observed_data`` and
+        ``constant_data``.
 
     Raises
     ------
@@ -122,19 +128,23 @@ def fit(
     kept = _keep(checkpoint, given | {"target_accept": target_accept})
     prepared = model.prepare(likelihood(data, psf, slice_angle))
     keys = random.split(random.key(seed), 4)
-    with jax.enable_x64(new_val=True):
+    # Chains have a thread each; those of LAPACK would only stand in their way.
+    with jax.enable_x64(new_val=True), threadpool_limits(1, "blas"):
         run = machine(model, Shape.of(prepared), warmup, target_accept)
         arrays = prepared.arrays
         affine = run.coordinates(arrays, keys[0], kept)
         outcome = run.chains(
             random.split(keys[1], chains), arrays, affine, draws, progress, kept
         )
-        marginal = integrate_spaxels(run.hierarchy, arrays, outcome, keys[2])
+        marginal = integrate_spaxels(run.hierarchy, arrays, affine, outcome, keys[2])
         prior_sd = run.hierarchy.prior_sd()
+        apart = split_density(run.hierarchy, arrays, outcome)
     posterior = record(
-        model, data, prepared, outcome, marginal, prior_sd=prior_sd, seed=seed
+        model, data, prepared, outcome | apart, marginal, prior_sd=prior_sd, seed=seed
     )
-    warn(posterior)
+    criteria = examine(posterior)
+    posterior.attrs |= verdict_attrs(criteria)
+    warn(posterior, criteria)
     return posterior
 
 
@@ -189,7 +199,7 @@ def _integrate(hierarchy: Hierarchy, arrays, theta, z, noise):
     return jax.lax.map(one, (theta, z))
 
 
-def integrate_spaxels(hierarchy, arrays, outcome, key):
+def integrate_spaxels(hierarchy, arrays, affine, outcome, key):
     """Log likelihood of each spaxel at some draws, for leave-one-out.
 
     A spaxel's own latents are integrated out; where all spaxels hang together, all
@@ -202,15 +212,14 @@ def integrate_spaxels(hierarchy, arrays, outcome, key):
     theta, z = outcome["kept"]["theta"], outcome["kept"]["z"]
     if hierarchy.coupled:
         stride = -(-theta[..., 0].size // FORETOLD)
-        return np.stack(
-            [
-                [
-                    foretell(hierarchy, arrays, *draw)
-                    for draw in zip(*chain, strict=True)
-                ]
-                for chain in zip(theta[:, ::stride], z[:, ::stride], strict=True)
-            ]
-        )
+
+        def follow(*chain):
+            with jax.enable_x64(new_val=True):  # a thread begins with the default
+                look = partial(foretell, hierarchy, arrays, affine["steady"])
+                return np.stack([np.asarray(one) for one in map(look, *chain)])
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return np.stack([*pool.map(follow, theta[:, ::stride], z[:, ::stride])])
     noise = collapse.heavy_noise(key, z.shape[2:])
     parts = [
         _integrate(hierarchy, arrays, jnp.asarray(t), jnp.asarray(latents), noise)

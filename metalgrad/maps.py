@@ -1,5 +1,6 @@
 """Maps of a fit: one number per spaxel, back on the sky and into FITS."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,7 +75,7 @@ def lay_out(posterior: DataTree) -> dict[str, Map]:
     ValueError
         If the fit has no rows and columns of spaxels.
     """
-    place = _places(posterior)
+    place = placer(posterior)
     draws = posterior["posterior"].dataset
     found = {}
     for name, unit, said in (
@@ -90,6 +91,26 @@ def lay_out(posterior: DataTree) -> dict[str, Map]:
         centre = flux.sel(line=line).median(SAMPLE)
         found[line.upper()] = Map(place(centre), unit, f"observed flux of {line}")
     return found
+
+
+def placer(posterior: DataTree) -> Callable[[DataArray], np.ndarray]:
+    """Return what lays one number per spaxel out, (y, x).
+
+    Raises
+    ------
+    ValueError
+        If the fit has no rows and columns of spaxels.
+    """
+    known, attrs = posterior["constant_data"].dataset, posterior.attrs
+    shape = tuple(int(size) for size in np.ravel(attrs.get("shape", [])))
+    if "y" not in known or len(shape) != 2:
+        raise ValueError(NO_INDEX.format(target=attrs.get("target") or "the galaxy"))
+    index = np.stack([known["y"], known["x"]], axis=-1).astype(int)
+
+    def place(values: DataArray):
+        return geometry.to_map(values.values, index, shape)
+
+    return place
 
 
 def celestial(posterior: DataTree) -> WCS | None:
@@ -140,12 +161,16 @@ def centre(posterior: DataTree) -> tuple[float, float] | None:
 
 
 def write_maps(
-    posterior: DataTree, path: str | Path, *, overwrite: bool = False
+    posterior: DataTree,
+    path: str | Path,
+    images: dict[str, Map] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write a fit's maps to FITS, one image extension each.
 
-    The extensions are those of `lay_out`, each with its BUNIT and the sky coordinates
-    of the cube; the primary header says where the fit came from.
+    Each has its BUNIT and the sky coordinates of the cube; the primary header says
+    where the fit came from.
 
     Parameters
     ----------
@@ -153,6 +178,8 @@ def write_maps(
         From `metalgrad.fit`.
     path : path
         FITS file to write.
+    images : dict of str to Map, optional
+        The extensions; by default those of `lay_out`.
     overwrite : bool
         Replace a file that is there.
 
@@ -163,7 +190,7 @@ def write_maps(
     ValueError
         If the fit has no rows and columns of spaxels.
     """
-    images = lay_out(posterior)
+    images = lay_out(posterior) if images is None else images
     if Path(path).exists() and not overwrite:
         raise FileExistsError(
             f"{path} exists and is not replaced; choose another name or pass "
@@ -177,20 +204,6 @@ def write_maps(
         image.header["BUNIT"] = (unit, said)
         hdus.append(image)
     fits.HDUList(hdus).writeto(path, overwrite=overwrite)
-
-
-def _places(posterior):
-    """Return what lays one number per spaxel out, (y, x)."""
-    known, attrs = posterior["constant_data"].dataset, posterior.attrs
-    shape = tuple(int(size) for size in np.ravel(attrs.get("shape", [])))
-    if "y" not in known or len(shape) != 2:
-        raise ValueError(NO_INDEX.format(target=attrs.get("target") or "the galaxy"))
-    index = np.stack([known["y"], known["x"]], axis=-1).astype(int)
-
-    def place(values: DataArray):
-        return geometry.to_map(values.values, index, shape)
-
-    return place
 
 
 def _shown(flux):

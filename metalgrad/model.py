@@ -21,7 +21,7 @@ from metalgrad.fields import load_field
 from metalgrad.geometry import radius
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.observation import LineData
-from metalgrad.priors import parse_prior
+from metalgrad.priors import draw, parse_prior
 from metalgrad.textures import Smooth, Texture, load_texture, turn
 
 RATIOS = ("R3", "R2", "O3O2", "Ne3O2", "S2")
@@ -133,19 +133,31 @@ class Model:
             In units of the calibration's.
         """
         scatter = fields.sample_amplitude("scatter", self.field.scatter)
-        with numpyro.plate("ratio", len(ratios)):
-            shared = numpyro.sample("shared_dispersion", dist.Normal())
-        if len(ratios) == 1 or len(canvas) == 1:
+        alone = len(ratios) == 1 or len(canvas) == 1
+        rho = 1.0 if alone else draw("rho", self.rho)
+        shared = self.sample_shared(rho, len(ratios))
+        if isinstance(rho, float) and rho == 1:  # and not a latent that may come near
             return mean + scatter * canvas.draw("offset"), shared[None]
-        rho = numpyro.sample("rho", self.rho)
         where = canvas.typical(mean)
         slopes = self.calibration.slopes(ratios, where)
         lever = scatter * slopes / self.calibration.dispersions(ratios, where)
-        offset, local = turn(
-            canvas.draw("departure", 1 + len(ratios)), lever, jnp.sqrt(1 - rho)
-        )
-        dispersion = jnp.sqrt(rho) * shared + jnp.sqrt(1 - rho) * local
-        return mean + scatter * offset, dispersion
+        width = jnp.sqrt(1 - rho)
+        seen = jnp.sqrt(width**2 + jnp.mean(lever, axis=0) ** 2)
+        both = jnp.concatenate([jnp.ones(1), seen])  # the idle one has no effect
+        departure = canvas.draw("departure", 1 + len(ratios), amplitude=both)
+        offset, local = turn(departure, lever, width)
+        return mean + scatter * offset, shared + width * local
+
+    def sample_shared(self, rho, count: int) -> Float[Array, " ratio"]:
+        """Draw what all of the galaxy departs by from its calibrations.
+
+        Data tell this sum with metallicity well, and ``rho`` hardly: were standard
+        normals drawn they would have to follow every move of it.
+        """
+        if isinstance(rho, float) and rho == 0:
+            return jnp.zeros(count)
+        with numpyro.plate("ratio", count):
+            return numpyro.sample("shared_dispersion", dist.Normal(0.0, jnp.sqrt(rho)))
 
     def sample_free(self, canvas, ratios) -> Float[Array, "cell free"]:
         """Draw the log10 ratios that have no calibration."""
@@ -154,17 +166,17 @@ class Model:
         means = [numpyro.sample(f"mean_{r}", self.free[r].mean) for r in ratios]
         scatter = np.array([self.free[r].scatter for r in ratios])
         log_ratio = jnp.broadcast_to(jnp.stack(means), (len(canvas), len(ratios)))
-        (varied,) = np.nonzero(scatter)
-        if not varied.size:
+        if not (varied := np.flatnonzero(scatter)).size:
             return log_ratio
         offset = canvas.draw("free_offset", varied.size)
         return log_ratio.at[:, varied].add(scatter[varied] * offset)
 
     def sample_dust(self, canvas, names) -> Float[Array, "cell line"]:
         """Draw E(B-V) of each cell; return what it adds to log10 fluxes."""
-        median = numpyro.sample("reddening", self.reddening)
+        median = draw("reddening", self.reddening)
         scatter = fields.sample_amplitude("reddening_scatter", self.reddening_scatter)
-        ebv = median * jnp.exp(scatter * canvas.draw("reddening_offset"))
+        offset = canvas.draw("reddening_offset", amplitude=median * scatter)
+        ebv = median * jnp.exp(scatter * offset)
         numpyro.deterministic("ebv", canvas.at_spaxels(ebv))
         return -0.4 * ebv[:, None] * self.attenuation(lines.wavelengths(names))
 
@@ -223,22 +235,17 @@ class Model:
         Raises
         ------
         ValueError
-            If the data can form no ratio of the calibration.
+            If the data can form no ratio of the calibration, or not tell the field.
         """
         information = np.einsum("sll->l", data.precision())
         measured = np.array(data.lines)[information > 0]
         calibrated, free = self.choose(tuple(map(str, measured)))
+        self.field.check(data.position)
         reached = lines.grow_tree(calibrated + free, lines.case_b()).lines
         return data.keep(tuple(name for name in measured if name in reached))
 
 
-PRIORS = (
-    "rho",
-    "reddening",
-    "reddening_scatter",
-    "clumpiness",
-    "noise_scale",
-)
+PRIORS = ("rho", "reddening", "reddening_scatter", "clumpiness", "noise_scale")
 
 
 def load_model(name="gradient", *, calibration=None) -> Model:
@@ -263,10 +270,8 @@ def load_model(name="gradient", *, calibration=None) -> Model:
         card, name, required=("summary", "calibration", "field"), optional=optional
     )
     calibration = calibration or card["calibration"]
-    texts = (
-        json.dumps(c, default=str)
-        for c in (card, cards.read("calibrations", calibration))
-    )
+    both = card, cards.read("calibrations", calibration)
+    texts = (json.dumps(one, default=str) for one in both)
     return _build(str(name), str(calibration), *texts)
 
 

@@ -6,6 +6,7 @@ from scipy.stats import rankdata
 
 from metalgrad import lines
 from metalgrad.maps import SAMPLE
+from metalgrad.profiles import rise
 
 # Okabe & Ito (2008): eight colours that the colour-blind tell apart.
 BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
@@ -26,6 +27,8 @@ LINES = {
     "SII": "[S II]",
 }
 COLOURS = {"METALLICITY": "viridis", "EBV": "cividis"}  # of maps; of others: magma
+BROKEN = ("inner_slope", "outer_slope", "break_radius")
+PROFILE = ("central", "slope", *BROKEN)
 CROWDED = 100  # spaxels beyond which error bars must be faint
 CLOSE = 0.09  # of a panel's width: names of lines nearer than that share a place
 RANKS = 20  # bins of a histogram of ranks
@@ -50,21 +53,30 @@ def label(name: str, unit: str) -> str:
 def draw_field(ax, posterior, radius):
     """Draw the mean field at some radii: median, and bands of 68 and 95 %.
 
-    A field that is neither flat nor has a slope has no such curve: nothing is drawn.
+    A tilt is averaged over, and a clump left out.  A field of several sources has no
+    such curve: nothing is drawn.
     """
-    draws = posterior["posterior"].dataset
-    is_flat = "slope" not in draws
-    if is_flat and posterior.attrs.get("field") != "Flat":
+    mean = _profile(posterior, radius)
+    if mean is None:
         return
-    central = draws["central"].values.reshape(-1, 1)
-    slope = np.zeros_like(central) if is_flat else draws["slope"].values.reshape(-1, 1)
-    mean = central + slope * radius
     low, inner, middle, outer, high = np.quantile(
         mean, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0
     )
     ax.fill_between(radius, low, high, color=BLUE, alpha=0.25, lw=0, zorder=1)
     ax.fill_between(radius, inner, outer, color=BLUE, alpha=0.4, lw=0, zorder=1)
     ax.plot(radius, middle, color=BLUE, lw=2, zorder=4, label="mean field (68, 95 %)")
+
+
+def _profile(posterior, radius):
+    """Mean field of every draw, (draw, radius), where it is one of radius."""
+    group = posterior["posterior"].dataset
+    draws = {n: group[n].values.reshape(-1, 1) for n in PROFILE if n in group}
+    central, *broken = (draws.get(name) for name in ("central", *BROKEN))
+    if "slope" in draws:
+        return central + draws["slope"] * radius
+    if all(values is not None for values in broken):
+        return central + np.asarray(rise(radius, *broken))
+    return central + 0 * radius if posterior.attrs.get("field") == "Flat" else None
 
 
 def draw_spaxels(ax, radius, metallicity):
@@ -102,7 +114,8 @@ def title(posterior) -> str:
     if name == "slope":
         said = f"slope = {value} {spell(draws[name].attrs.get('units', ''))}"
     else:
-        said = f"12 + log(O/H) = {value}"
+        where = "" if posterior.attrs.get("field") == "Flat" else "central "
+        said = f"{where}12 + log(O/H) = {value}"
     return f"{target}: {said}" if target else said
 
 
@@ -159,6 +172,25 @@ def draw_map(ax, found, name):
     said = " ".join(LINES.get(word, word) for word in found.said.split())
     bar.set_label(label(said, found.unit), fontsize="small")
     bar.ax.tick_params(labelsize="small")
+
+
+def label_sky(ax, wcs, *, bottom, left):
+    """Name the axes of a map, at the edges of a figure only, and place their ticks."""
+    names = (
+        ("x [pixel]", "y [pixel]")
+        if wcs is None
+        else ("right ascension", "declination")
+    )
+    ax.set_xlabel(names[0] if bottom else " ")
+    ax.set_ylabel(names[1] if left else " ")
+    if wcs is None:
+        ax.locator_params(integer=True)
+        return
+    for axis, side in zip(ax.coords, "bl", strict=True):
+        axis.set_ticks_position(side)
+        axis.set_ticklabel_position(side)
+        axis.set_axislabel_position(side)
+        axis.set_ticklabel(size="x-small", exclude_overlapping=True)
 
 
 def draw_spectrum(upper, lower, prediction, row):

@@ -14,9 +14,16 @@ from metalgrad import checks, panels
 from metalgrad.maps import SAMPLE, celestial, centre, lay_out
 from metalgrad.spectra import brightest, predict
 
-PARAMETERS = ("slope", "level", "scatter", "rho", "reddening")
+FIELD = ("slope", "inner_slope", "outer_slope", "break_radius", "level", "dipole")
+FIELD += ("contrast", "source_level", "source_slope")
+PARAMETERS = (*FIELD, "scatter", "rho", "reddening")
 NAMES = {
     "slope": "slope",
+    "inner_slope": "inner slope",
+    "outer_slope": "outer slope",
+    "break_radius": "break radius",
+    "contrast": "contrast of the clump",
+    "source_slope": "slope about sources",
     "level": "12 + log(O/H) at pivot",
     "central": "central 12 + log(O/H)",
     "scatter": "scatter",
@@ -94,7 +101,7 @@ def maps(posterior: DataTree) -> Figure:
         panels.draw_map(ax, found[name], name)
         if middle is not None:
             panels.mark_centre(ax, *middle)
-        _label_sky(ax, place, is_sky=wcs is not None)
+        panels.label_sky(ax, wcs, bottom=place > 1, left=place % 2 == 0)
     figure.suptitle(posterior.attrs.get("target", ""))
     return figure
 
@@ -157,8 +164,8 @@ def corner(posterior: DataTree, names: Sequence[str] | None = None) -> Figure:
     posterior : xarray.DataTree
         From `metalgrad.fit`.
     names : sequence of str, optional
-        Parameters, or entries such as ``noise_scale[Hbeta+OIII]``; slope, level,
-        scatter, rho and reddening by default, where the model has them.
+        Parameters, or entries such as ``noise_scale[Hbeta+OIII]``; by default those of
+        the field, scatter, rho and reddening, where the model draws them.
 
     Returns
     -------
@@ -229,20 +236,6 @@ def trace(posterior: DataTree, names: Sequence[str] | None = None) -> Figure:
     axes[-1, 1].set_xlabel("rank among all draws")
     axes[0, 1].set_title("draws per bin, relative to even", fontsize="small")
     return figure
-
-
-def _label_sky(ax, place, *, is_sky):
-    names = ("right ascension", "declination") if is_sky else ("x [pixel]", "y [pixel]")
-    ax.set_xlabel(names[0] if place > 1 else " ")
-    ax.set_ylabel(names[1] if place % 2 == 0 else " ")
-    if not is_sky:
-        ax.locator_params(integer=True)
-        return
-    for axis, side in zip(ax.coords, "bl", strict=True):
-        axis.set_ticks_position(side)
-        axis.set_ticklabel_position(side)
-        axis.set_axislabel_position(side)
-        axis.set_ticklabel(size="x-small", exclude_overlapping=True)
 
 
 def _place(spaxels, number):

@@ -1,5 +1,9 @@
 """Priors, and parts of a model that have them, as model cards name them."""
 
+from dataclasses import MISSING
+from numbers import Real
+
+import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions import Distribution
 
@@ -7,28 +11,42 @@ from metalgrad import cards
 
 
 def parse_prior(name: str, card) -> Distribution:
-    """Read a prior off a card: ``{ Normal = [8.0, 0.5] }``.
+    """Read a prior off a card: ``{ Normal = [8.0, 0.5] }``, or a number to fix it at.
 
     Parameters
     ----------
     name : str
         What the prior is of, for the error message.
-    card : dict
-        The name of a NumPyro distribution and its arguments.
+    card : dict or float
+        The name of a NumPyro distribution and its arguments; or a number, which gives
+        a ``Delta``.
 
     Raises
     ------
     ValueError
         If NumPyro has no such distribution or refuses its arguments.
     """
+    if isinstance(card, Real) and not isinstance(card, bool):
+        return dist.Delta(float(card))
     try:
         ((kind, arguments),) = card.items()
         return getattr(dist, kind)(*arguments, validate_args=True)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"prior of {name} is {card!r}; give the name of a NumPyro distribution and "
-            "its arguments, as { Normal = [8.0, 0.5] }"
+            "its arguments, as { Normal = [8.0, 0.5] }, or a number to fix it at"
         ) from error
+
+
+def draw(name: str, prior: Distribution):
+    """Draw one of the galaxy's parameters, or take the number that it is fixed at.
+
+    A fixed one is recorded, but is no latent: its site is deterministic, and what comes
+    back is a Python float, on which a model may decide what to draw at all.
+    """
+    if isinstance(prior, dist.Delta):
+        return numpyro.deterministic(name, float(prior.v))
+    return numpyro.sample(name, prior)
 
 
 def load_kind(source: str, section: str, card, kinds: dict):
@@ -41,7 +59,8 @@ def load_kind(source: str, section: str, card, kinds: dict):
     section : str
         What the part is, likewise.
     card : dict
-        ``kind``, and priors as `parse_prior` takes them.
+        ``kind``, priors as `parse_prior` takes them, and plain numbers for what is
+        none.
     kinds : dict of str to type
         The kinds that there are.
 
@@ -50,13 +69,39 @@ def load_kind(source: str, section: str, card, kinds: dict):
     ValueError
         If there is no such kind or it has no such parameter.
     """
-    priors = dict(card)
-    kind = priors.pop("kind", None)
+    given = dict(card)
+    kind = given.pop("kind", None)
     if kind not in kinds:
         raise ValueError(
             f"model {source}: {section} kind {kind!r} is not known; "
             f"use one of {', '.join(kinds)}"
         )
     known = kinds[kind].__dataclass_fields__
-    cards.check_keys(priors, f"{source}, [{section}]", required=(), optional=known)
-    return kinds[kind](**{key: parse_prior(key, p) for key, p in priors.items()})
+    needed = [
+        name
+        for name, field in known.items()
+        if field.default is MISSING and field.default_factory is MISSING
+    ]
+    cards.check_keys(given, f"{source}, [{section}]", required=needed, optional=known)
+    read = {
+        key: parse_prior if known[key].type is Distribution else parse_numbers
+        for key in given
+    }
+    return kinds[kind](**{key: read[key](key, given[key]) for key in given})
+
+
+def parse_numbers(name: str, card):
+    """Read what is no prior off a card: a number, a list of them, or a table of lists.
+
+    Raises
+    ------
+    ValueError
+        If anything else is in it.
+    """
+    if isinstance(card, dict):
+        return {key: parse_numbers(f"{name}.{key}", part) for key, part in card.items()}
+    if isinstance(card, list):
+        return tuple(parse_numbers(name, entry) for entry in card)
+    if isinstance(card, Real) and not isinstance(card, bool):
+        return float(card)
+    raise ValueError(f"{name} has {card!r} where a number is expected; give one")

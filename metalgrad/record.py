@@ -5,12 +5,22 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
+from scipy.stats import circmean
 from xarray import DataTree
 
 UNITS = {
     "slope": "dex / {length}",
     "level": "12 + log(O/H)",
     "central": "12 + log(O/H)",
+    "inner_slope": "dex / {length}",
+    "outer_slope": "dex / {length}",
+    "break_radius": "{length}",
+    "dipole": "dex / {length}",
+    "dipole_amplitude": "dex / {length}",
+    "dipole_angle": "deg",
+    "contrast": "dex",
+    "source_level": "12 + log(O/H)",
+    "source_slope": "dex / {length}",
     "metallicity": "12 + log(O/H)",
     "scatter": "dex",
     "length": "{length}",
@@ -25,7 +35,9 @@ UNITS = {
 }
 VERSIONS = ("metalgrad", "jax", "numpyro", "arviz", "astropy", "numpy")
 MAPS = ("metallicity", "ebv")
+ANGLE = "dipole_angle"
 SPREADS = {"noise_scale", "clumpiness"}
+TOTAL = "total_log_likelihood"  # not among what leave-one-out sums up
 LN10 = np.log(10)
 
 
@@ -40,7 +52,7 @@ def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> Dat
     likelihood : LineLikelihood
         As the model saw them.
     outcome : dict
-        From `metalgrad.inference.Run.chains`.
+        From `metalgrad.chains.Run.chains` and `metalgrad.densities.split_density`.
     marginal : array, (chain, draw, spaxel)
         Log likelihood with each spaxel's own latents integrated out; recorded relative
         to `saturated`.
@@ -54,8 +66,12 @@ def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> Dat
     """
     from arviz_base import from_dict
 
-    sites = outcome["sites"]
-    galaxy = [name for name in sites if name in prior_sd or name == "central"]
+    sites = dict(outcome["sites"])
+    fixed = find_fixed(sites, prior_sd)
+    single = [name for name in sites if sites[name].ndim == 2 and name not in fixed]
+    galaxy = [name for name in sites if name in prior_sd or name in single]
+    if ANGLE in sites:
+        sites[ANGLE] = unwrap(sites[ANGLE])
     flux, error = likelihood.best_flux()
     error = error / np.sqrt(likelihood.inflation)  # that of a spaxel by itself
     length = getattr(data, "radius_unit", "kpc")
@@ -70,6 +86,8 @@ def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> Dat
         {
             "posterior": {name: sites[name] for name in (*galaxy, *MAPS)},
             "sample_stats": outcome["statistics"],
+            "log_prior": outcome["log_prior"],
+            TOTAL: {"line_data": outcome["log_likelihood"]},
             "posterior_predictive": replicate(likelihood, outcome, seed),
             "log_likelihood": {"spaxel_data": marginal - saturated(likelihood)},
             "observed_data": {"line_flux": flux},
@@ -81,11 +99,39 @@ def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> Dat
             "ratio": list(model.choose(likelihood.lines)[0]),
             "complex": likelihood.labels,
             "axis": ["major", "minor"],
+            "source": list(getattr(model.field, "places", ())),
         },
-        attrs={"/": _provenance(model, data, likelihood, seed, length)},
+        attrs={
+            "/": _provenance(model, data, likelihood, seed, length)
+            | {"fixed": json.dumps(fixed)}
+        },
     )
+    drawn = outcome["every"] * np.arange(tree[TOTAL].sizes["draw"])
+    tree[TOTAL] = tree[TOTAL].dataset.assign_coords(draw=drawn)  # as in the posterior
     _annotate(tree, length, prior_sd)
     return tree
+
+
+def find_fixed(sites, prior_sd) -> dict[str, float]:
+    """Find the galaxy's numbers that a model fixes: draws of them would say nothing.
+
+    The metallicity at the centre is kept among the draws whatever it is.
+    """
+    kept = {*prior_sd, "central"}
+    return {
+        name: float(values.flat[0])
+        for name, values in sites.items()
+        if values.ndim == 2 and name not in kept and np.ptp(values) == 0
+    }
+
+
+def unwrap(angle) -> np.ndarray:
+    """Put angles [deg] within half a turn of their mean direction.
+
+    Cut elsewhere, a direction would have two ends, and quantiles between them.
+    """
+    mean = circmean(angle, high=180, low=-180)
+    return mean + (angle - mean + 180) % 360 - 180
 
 
 def saturated(likelihood) -> np.ndarray:
@@ -102,6 +148,8 @@ def _dims(sites):
         "metallicity": ["spaxel"],
         "ebv": ["spaxel"],
         "shared_dispersion": ["ratio"],
+        "dipole": ["axis"],
+        "source_level": ["source"],
         "noise_scale": ["complex"],
         "spaxel_data": ["spaxel"],
         "line_flux": ["spaxel", "line"],
@@ -168,7 +216,7 @@ def replicate(likelihood, outcome, seed):
     rng = np.random.default_rng(seed)
     kept, sites = outcome["kept"], outcome["sites"]
     flux = kept["line_flux"][:, ::10].astype(float)
-    stride = max(1, sites["central"].shape[1] // kept["theta"].shape[1]) * 10
+    stride = outcome["every"] * 10
     some = {
         name: sites[name][:, ::stride][:, : flux.shape[1]]
         for name in SPREADS & {*sites}

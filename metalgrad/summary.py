@@ -8,10 +8,20 @@ from arviz_stats import hdi
 from astropy.table import Table
 
 from metalgrad import checks
+from metalgrad.verdict import Verdict, judge
 
 ORDER = (
     "slope",
     "slope_per_R_e",
+    "inner_slope",
+    "outer_slope",
+    "break_radius",
+    "dipole",
+    "dipole_amplitude",
+    "dipole_angle",
+    "contrast",
+    "source_slope",
+    "source_level",
     "level",
     "central",
     "level_at_R_e",
@@ -45,6 +55,14 @@ WIDTH = 79  # of a terminal
 LABELS = {
     "slope": "slope",
     "slope_per_R_e": "slope",
+    "inner_slope": "slope inside the break",
+    "outer_slope": "slope outside the break",
+    "break_radius": "radius of the break",
+    "dipole_amplitude": "tilt",
+    "dipole_angle": "tilt, from the major axis",
+    "contrast": "clump over its place",
+    "source_slope": "slope about each source",
+    "source_level": "12+log(O/H)",
     "level": "12+log(O/H) at the pivot",
     "central": "12+log(O/H) at the centre",
     "level_at_R_e": "12+log(O/H) at R_e",
@@ -71,7 +89,8 @@ def summary(posterior) -> Table:
         and ``hdi_high`` (94 %), ``ess_bulk``, ``ess_tail``, ``r_hat`` and
         ``prior_ratio``, the posterior's over the prior's standard deviation (NaN for
         what has no prior of its own).  In ``meta``: target, model, calibration, seed,
-        spaxels, versions and the like; ``warnings``, what `checks.diagnose` says; and
+        spaxels, versions and the like; ``warnings``, what `checks.diagnose` says;
+        ``converged``, ``reasons`` and ``verdict``, what `verdict.judge` finds; and
         ``loo``, the score of `checks.leave_one_out` or None.  ECSV keeps all of it.
 
     Raises
@@ -79,6 +98,10 @@ def summary(posterior) -> Table:
     ValueError
         If the tree has no group ``posterior``.
     """
+    return _tabulate(posterior, judge(posterior))
+
+
+def _tabulate(posterior, verdict: Verdict) -> Table:
     draws = quantities(posterior)
     values = np.stack([*draws.values()], axis=-1)
     ratios = checks.prior_ratios(posterior, checks.galaxy_draws(posterior))
@@ -97,7 +120,7 @@ def summary(posterior) -> Table:
         "r_hat": checks.r_hat(values),
         "prior_ratio": [ratios.get(name, np.nan) for name in draws],
     }
-    return Table(columns, meta=_meta(posterior, values), descriptions=COLUMNS)
+    return Table(columns, meta=_meta(posterior, values, verdict), descriptions=COLUMNS)
 
 
 def quantities(posterior) -> dict[str, np.ndarray]:
@@ -137,15 +160,16 @@ def describe(posterior) -> str:
     Returns
     -------
     str
-        Plain text of 79 columns: slope, levels, scatter, dust, then what
-        `checks.diagnose` says.
+        Plain text of 79 columns: slope, levels, scatter, dust, then whether the fit
+        has converged and by which criteria, and what `checks.diagnose` says.
 
     Raises
     ------
     ValueError
         If the tree has no group ``posterior``.
     """
-    table = summary(posterior)
+    verdict = judge(posterior)
+    table = _tabulate(posterior, verdict)
     meta = table.meta
     rows = {row["name"]: row for row in table}
     lines = [
@@ -155,6 +179,8 @@ def describe(posterior) -> str:
         f"seed {meta['seed']}",
         "",
         *_numbers(rows, meta),
+        "",
+        *str(verdict).splitlines(),
         "",
     ]
     if not meta["warnings"]:
@@ -166,12 +192,19 @@ def describe(posterior) -> str:
 
 def _numbers(rows, meta) -> list[str]:
     labels = dict(LABELS)
-    if "slope" not in rows:  # one level, so the centre's would be said twice
+    is_flat = not any("slope" in name for name in rows)
+    if is_flat:  # one level, so the centre's would be said twice
         labels |= {"level": "12+log(O/H)"}
         del labels["central"]
-    lines = [_line(label, rows[name]) for name, label in labels.items() if name in rows]
-    if "slope" in rows and meta["pivot"] is not None:
+    lines = [
+        _line(label + name.removeprefix(stem).replace("[", " ["), row)
+        for stem, label in labels.items()
+        for name, row in rows.items()
+        if name.partition("[")[0] == stem
+    ]
+    if "level" in rows and not is_flat and meta["pivot"] is not None:
         lines.append(f"(the pivot is at {meta['pivot']:.3g} {meta['length']})")
+    lines += [f"({name} is fixed at {at:g})" for name, at in meta["fixed"].items()]
     return lines
 
 
@@ -207,7 +240,7 @@ def _unit(posterior, name) -> str:
     return variable.attrs.get("units", "1")  # ECSV would read "" back as masked
 
 
-def _meta(posterior, values) -> dict:
+def _meta(posterior, values, verdict) -> dict:
     """Where a fit came from and what is wrong with it, in types that ECSV keeps."""
     attrs, sizes = posterior.attrs, posterior["posterior"].sizes
     text = ("title", "target", "model", "field", "calibration", "length", "created")
@@ -223,8 +256,10 @@ def _meta(posterior, values) -> dict:
         "chains": values.shape[0],
         "draws": values.shape[1],
         "versions": json.loads(attrs.get("versions", "{}")),
+        "fixed": json.loads(attrs.get("fixed", "{}")),
         "loo": score and {key: float(score[key]) for key in ("elpd", "se", "p")},
-        "warnings": checks.diagnose(posterior),
+        "warnings": verdict.warnings,
+        **verdict.meta,
     }
 
 

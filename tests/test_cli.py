@@ -54,6 +54,10 @@ def test_a_table_is_fitted_and_everything_written(run, table, tmp_path):
     assert tree.attrs["command"].startswith("metalgrad fit")
     summary = Table.read(out / "summary.ecsv")
     assert "slope" in summary["name"]
+    assert (tree.attrs["converged"], summary.meta["converged"]) == (0, False)
+    assert "ESS" in tree.attrs["reasons"]  # 60 draws are not worth 100
+    assert tree.attrs["reasons"].splitlines() == summary.meta["reasons"]
+    assert "Converged: NO" in said
     for name in ("gradient", "corner", "trace"):
         assert (out / f"{name}.png").stat().st_size > 10_000
     assert not list(out.glob(".new-*"))

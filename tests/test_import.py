@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = ["matplotlib", "corner", "jwst", "bagpipes", "dask", "distributed"]
+HEAVY = ["matplotlib", "corner", "jwst", "bagpipes", "nautilus", "dask", "distributed"]
 
 SCRIPT = """
 import json, sys

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
-from scipy.stats import multivariate_normal
+from scipy import stats
 
 import metalgrad as mg
 from metalgrad import lines
@@ -23,7 +23,7 @@ LEVEL, SLOPE = 8.25, -0.15
 SETTINGS = {"seed": 3, "warmup": 150, "draws": 400, "chains": 2, "progress": False}
 
 
-def draw_maps(seed, count=14):
+def draw_maps(seed, count=24):
     """Line maps on the calibrations, with faint spaxels and some negative fluxes."""
     rng = np.random.default_rng(seed)
     position = rng.uniform(-2, 2, (count, 2))
@@ -110,7 +110,7 @@ def test_leave_one_out_is_right_as_it_stands(posterior, maps):
 def test_saturated_density_is_that_of_measured_fluxes(maps):
     """SciPy's density of the data at their own best fluxes."""
     expected = [
-        multivariate_normal(flux, np.diag(error**2)).logpdf(flux)
+        stats.multivariate_normal(flux, np.diag(error**2)).logpdf(flux)
         for flux, error in zip(maps.flux, maps.error, strict=True)
     ]
     np.testing.assert_allclose(saturated(likelihood(maps)), expected, rtol=1e-12)
@@ -120,6 +120,42 @@ def test_marginal_likelihood_lies_below_that_of_the_best_fluxes(posterior):
     marginal = posterior.log_likelihood["spaxel_data"].values
     assert np.all(np.isfinite(marginal))
     assert np.all(marginal < 0)
+
+
+PRIORS = {  # of the card, by SciPy
+    "level": stats.norm(8.0, 0.5),
+    "slope": stats.norm(0.0, 0.2),
+    "scatter": stats.halfnorm(0, 0.15),
+    "reddening": stats.halfnorm(0, 0.3),
+    "rho": stats.uniform(),
+    "clumpiness": stats.halfnorm(0, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_log_priors_are_those_of_the_card(posterior, name):
+    draws = posterior["posterior"][name].astype(float)
+    expected = PRIORS[name].logpdf(draws)
+    np.testing.assert_allclose(
+        posterior["log_prior"][name], expected, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_log_priors_are_conditional_on_what_they_depend(posterior):
+    shared, rho = (posterior["posterior"][n] for n in ("shared_dispersion", "rho"))
+    expected = stats.norm(0, np.sqrt(rho.values[..., None])).logpdf(shared)
+    np.testing.assert_allclose(
+        posterior["log_prior"]["shared_dispersion"], expected, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_total_log_likelihood_is_that_of_all_fluxes(posterior, maps):
+    drawn = posterior["posterior_predictive"]["model_flux"].astype(float)
+    own = [maps.lines.index(name) for name in drawn["line"].values]
+    density = stats.norm(drawn, maps.error[:, own]).logpdf(maps.flux[:, own])
+    total = posterior["total_log_likelihood"]["line_data"][:, ::10]
+    np.testing.assert_allclose(total, density.sum(axis=(2, 3)), rtol=1e-4)
+    assert list(total["draw"].values) == list(range(0, SETTINGS["draws"], 10))
 
 
 def test_the_seed_is_all_the_randomness(model, maps, posterior):

@@ -33,14 +33,14 @@ def double_precision():
 
 
 def tables(names, flux, error):
-    """A likelihood of line fluxes in rings of 0, 1, 2, ... kpc."""
+    """A likelihood of line fluxes 0, 1, 2, ... kpc from the centre, along a line."""
     shape = (len(flux), len(names))
     radius = np.arange(float(shape[0]))
     maps = SimpleNamespace(
         lines=names,
         flux=np.broadcast_to(flux, shape),
         error=np.broadcast_to(error, shape),
-        position=np.stack([radius, 0 * radius], axis=1),
+        position=radius[:, None] * [0.6, 0.8],
     )
     return from_line_maps(maps)
 
@@ -73,7 +73,8 @@ def trace(model, data, **values):
 def test_sites_and_their_shapes(name, channels):
     model = load_model(name)
     data = with_channels(some_tables()) if channels else some_tables()
-    sites = trace(model, model.prepare(data))
+    data = model.prepare(data)
+    sites = trace(model, data)
     calibrated, free = model.choose(EVERYTHING)
     varied = sum(model.free[ratio].scatter > 0 for ratio in free)
     assert len(calibrated) > 1
@@ -81,6 +82,7 @@ def test_sites_and_their_shapes(name, channels):
         "rho": (),
         "shared_dispersion": (len(calibrated),),
         "departure": (SPAXELS, 1 + len(calibrated)),
+        "offset": (SPAXELS,),
         "log_ratio": (SPAXELS, len(calibrated)),
         "free_offset": (SPAXELS, varied),
         "reddening": (),
@@ -100,12 +102,18 @@ def test_sites_and_their_shapes(name, channels):
     } | {f"mean_{ratio}": () for ratio in free}
     if channels:
         expected["noise_scale"] = (1,)
+    if name == "gradient-rho0":
+        del expected["shared_dispersion"]
+    # Where all dispersion is the galaxy's a spaxel has only its metallicity to itself.
+    del expected["departure" if name == "gradient-rho1" else "offset"]
     for site, shape in expected.items():
         assert np.shape(sites[site]["value"]) == shape, site
     assert sites["data"]["is_observed"]
     others = {n for n, s in sites.items() if s["type"] != "plate"} - set(expected)
-    field = {"level", "scatter", "scatter_signed"}
-    assert others == field | ({"slope"} & set(sites))
+    seeded = handlers.seed(model.field.sample, 0)
+    field = handlers.trace(seeded).get_trace(data.position, data.pivot)
+    own = {name for name, site in field.items() if site["type"] != "plate"}
+    assert others == own - {"central"} | {"scatter", "scatter_signed"}
 
 
 @pytest.mark.parametrize("calibration", cards.names("calibrations"))
@@ -139,7 +147,7 @@ def test_fluxes_follow_from_the_sites():
         "slope": -0.1,
         "scatter_signed": 0.0,
         "rho": 0.25,
-        "shared_dispersion": jnp.array([1.0, -2.0]),
+        "shared_dispersion": jnp.array([0.5, -1.0]),
         "departure": jnp.array([[0.3, 0.5, 1.0]] * SPAXELS),
         "reddening": 0.2,
         "reddening_scatter_signed": 0.5,
@@ -157,9 +165,9 @@ def test_fluxes_follow_from_the_sites():
     x = metallicity - 8.69
     # Curti et al. (2023b), with dispersions 0.09 and 0.11 dex: half of the sd shared
     log_r3 = np.polyval([-0.6003, -2.73, -3.1422, -0.2768], x)
-    log_r3 += 0.09 * (0.5 * 1.0 + np.sqrt(0.75) * 0.5)
+    log_r3 += 0.09 * (0.5 + np.sqrt(0.75) * 0.5)
     log_r2 = np.polyval([-0.2850, -2.3009, -5.5321, -5.1141, -1.0751, 0.4326], x)
-    log_r2 += 0.11 * (0.5 * -2.0 + np.sqrt(0.75) * 1.0)
+    log_r2 += 0.11 * (-1.0 + np.sqrt(0.75) * 1.0)
     ebv = 0.2 * np.exp(0.5 * np.linspace(-1.0, 1.0, SPAXELS))
     np.testing.assert_allclose(sites["ebv"]["value"], ebv)
     flux = np.asarray(sites["line_flux"]["value"])
@@ -442,7 +450,15 @@ def test_turning_the_sky_changes_nothing(quarters):
     np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", cards.names("models"))
+KINDS = {
+    name: cards.read("models", name)["field"]["kind"] for name in cards.names("models")
+}
+RADIAL = [
+    n for n, kind in KINDS.items() if kind in ("Flat", "LinearGradient", "Broken")
+]
+
+
+@pytest.mark.parametrize("name", RADIAL)
 def test_turning_a_table_changes_nothing(name):
     """Only radii matter to a field of radius; to a flat one not even those do."""
     model, data = load_model(name), some_tables()
@@ -551,12 +567,18 @@ def test_another_calibration_than_the_cards():
 
 
 BAD_CARDS = {
-    'kind = "Spiral"': "field kind 'Spiral' is not known; use one of Flat, Linear",
+    'kind = "Spiral"': "field kind 'Spiral' is not known; use one of .*Flat, Linear",
     'kind = "Flat"\nslope = { Normal = [0, 1] }': "slope",
     'kind = "Flat"\nlevel = { Normal = [8, -1] }': r"prior of level .* NumPyro",
     'kind = "Flat"\nlevel = { Norml = [8, 1] }': r"prior of level .* NumPyro",
     'kind = "Flat"\nlevel = { Normal = [8], HalfNormal = [1] }': r"prior of level",
-    'kind = "Flat"\nlevel = 8.0': r"prior of level .* NumPyro",
+    'kind = "Flat"\nlevel = "high"': r"prior of level .* NumPyro",
+    'kind = "Clump"': "lacks the key 'place'",
+    'kind = "Clump"\nplace = [1, 2, 3]\nsize = 1': "the clump has the place .* two num",
+    'kind = "Clump"\nplace = ["a", 2]\nsize = 1': "place has 'a' where a number",
+    'kind = "Clump"\nplace = [1, 2]\nsize = 0': "the clump has the size 0",
+    'kind = "Sources"\nplaces = {}': "the field has 0 sources",
+    'kind = "Sources"\nplaces = { a = [1] }': "source a has the place",
 }
 
 

@@ -131,6 +131,22 @@ def test_flat_field():
     assert "12 + log(O/H) = $8." in ax.get_title()
 
 
+def test_broken_field():
+    """Straight up to the break and straight beyond it, but for the bend."""
+    given = without("posterior", "slope")
+    shape = {"inner_slope": -0.3, "outer_slope": 0.1, "break_radius": 0.8}
+    size = given["posterior"]["central"].shape
+    given["posterior"] |= {name: np.full(size, at) for name, at in shape.items()}
+    ax = plot.gradient(mock.tree(given, field="Broken"))
+    radius, metallicity = curve(ax, "mean field").get_data()
+    bent = np.where(radius < 0.8, -0.3 * radius, -0.24 + 0.1 * (radius - 0.8))
+    expected = np.median(given["posterior"]["central"]) + bent
+    far = np.abs(radius - 0.8) > 0.5
+    assert far.sum() > 20
+    assert_allclose(metallicity[far], expected[far], atol=1e-3)
+    assert "central 12 + log(O/H) = $8." in ax.get_title()
+
+
 def test_a_field_of_another_shape_has_no_straight_band():
     ax = plot.gradient(mock.tree(without("posterior", "slope"), field="Spiral"))
     assert not [one for one in ax.lines if "mean" in str(one.get_label())]
@@ -279,7 +295,7 @@ def test_one_panel_shows_data_model_and_residuals():
 
 def test_corner_names_and_units():
     figure = plot.corner(mock.tree())
-    size = len(plot.PARAMETERS)
+    size = 5  # slope, level, scatter, rho and dust; of other fields the mock has none
     assert len(figure.axes) == size**2
     below = [ax.get_xlabel() for ax in figure.axes[-size:]]
     assert below[0] == "slope [dex / kpc]"

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray
 from arviz_base import from_dict
 from astropy.table import Table
 from scipy.stats import expon, norm
@@ -72,7 +73,8 @@ def make(*, drop=(), **attrs):
     for name, unit in UNITS.items():
         if name not in drop:
             tree["posterior"][name].attrs["units"] = unit
-    tree["posterior"]["level"].attrs["prior_sd"] = 0.5
+    if "level" not in drop:
+        tree["posterior"]["level"].attrs["prior_sd"] = 0.5
     return tree
 
 
@@ -229,6 +231,23 @@ def test_the_text_of_a_flat_field_says_its_level_once():
     text = describe(make(drop=("slope",)))
     assert text.count("12+log(O/H)") == 1
     assert "pivot" not in text
+
+
+def test_the_text_tells_of_every_source_and_of_what_is_fixed():
+    tree = make(drop=("slope", "level"), field="Sources", fixed='{"rho": 0.5}')
+    group = tree["posterior"].dataset
+    levels = group["central"] + xarray.DataArray([0.1, -0.3], {"source": ["a", "b"]})
+    levels.attrs["units"] = LEVEL
+    slope = (0.5 * group["central"]).assign_attrs(units="dex / kpc")
+    tree["posterior"] = group.assign(source_level=levels, source_slope=slope)
+    lines = describe(tree).splitlines()
+    middle = np.median(group["central"])
+    for name, offset in (("a", 0.1), ("b", -0.3)):
+        start = f"12+log(O/H) [{name}]            {middle + offset:.3f} +"
+        assert any(line.startswith(start) for line in lines)
+    assert any(line.startswith("slope about each source    4.") for line in lines)
+    assert "(rho is fixed at 0.5)" in lines
+    assert not any("pivot" in line for line in lines)
 
 
 @pytest.mark.parametrize("function", [summary, describe, quantities])
