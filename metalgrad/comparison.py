@@ -185,6 +185,7 @@ def _tabulate(elpds):
     shared = np.max([elpd.elpd_i.values for elpd in elpds.values()], axis=0)
     moved = {name: _less(elpd, shared) for name, elpd in elpds.items()}
     table = arviz_compare(moved, round_to="none")
+    table["elpd_diff"] = -table["elpd_diff"].abs()  # ArviZ 1.0 turns the sign
     for column in ("elpd", "se"):
         table[column] = [getattr(elpds[name], column) for name in table.index]
     return table

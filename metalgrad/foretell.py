@@ -40,14 +40,17 @@ def foretell(hierarchy: Hierarchy, arrays, steady, theta, z) -> Float[Array, " s
         Where to start towards the mode.
     """
     axes = felt(hierarchy, arrays, steady, theta)
-    for _ in range(STEPS):
+
+    def descend(_, z):
         slope = jax.grad(hierarchy.potential, argnums=2)(arrays, theta, z)[0]
         root = _root(_expand(hierarchy, arrays, theta, z, axes)[2])
         along = slope @ axes
         step = slope + axes @ (cho_solve((root, True), along) - along)
         tried = z - SHARES[:, None, None] * jnp.clip(step, -LONGEST, LONGEST)
         below = jax.vmap(partial(hierarchy.potential, arrays, theta))(tried)
-        z = tried[jnp.nanargmin(below)]
+        return tried[jnp.nanargmin(below)]
+
+    z = jax.lax.fori_loop(0, STEPS, descend, z)
     seen, residual, jacobian = _expand(hierarchy, arrays, theta, z, axes)
     flat = jacobian.reshape(len(jacobian), -1)
     half = solve_triangular(_root(jacobian), flat, lower=True)
@@ -65,7 +68,10 @@ def _expand(hierarchy, arrays, theta, z, axes):
     def look(z):
         return hierarchy.residuals(arrays, theta, z)
 
-    _, slopes = jax.vmap(lambda axis: jax.jvp(look, (z,), (axis[None],)))(axes.T)
+    def push(axis):
+        return jax.jvp(look, (z,), (axis[None],))[1]
+
+    slopes = jax.lax.map(push, axes.T, batch_size=16)
     seen = hierarchy.seen(arrays, theta, z)
     return seen, seen.standardise(look(z)), jax.vmap(seen.standardise)(slopes)
 

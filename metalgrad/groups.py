@@ -7,13 +7,13 @@ PSF, is news.
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, make_dataclass
 from functools import partial
 
+import arviz_stats
 import jax
 import jax.numpy as jnp
 import numpy as np
-from arviz_stats import ELPDDataLOOKFold
 from jax import random
 from jax.scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
@@ -27,12 +27,18 @@ from metalgrad.record import saturated
 
 TOLD = ("root", "white", "misfit", "dof", "log_norm")  # what data say; zero is nothing
 LOOKS = 100  # draws, of all chains, at which waves are integrated out
+# ArviZ before 1.3 has one class for all kinds of leaving out.
+KIND = [("kind", str, field(default="loo_kfold")), ("good_k", float, field(default=1))]
+OLD = {"bases": (arviz_stats.ELPDData,), "kw_only": True, "repr": False}
+KFold = getattr(arviz_stats, "ELPDDataLOOKFold", None) or make_dataclass(
+    "KFold", KIND, **OLD
+)
 STEPS = 5  # of Newton, from a spaxel's mode at one draw to that at another
 MC_ERROR = 0.3  # nats; beyond it draws are too few
 
 
 @dataclass(kw_only=True, repr=False)
-class GroupsOut(ELPDDataLOOKFold):
+class GroupsOut(KFold):
     """How well a model foretells groups of spaxels; ArviZ takes it as its own.
 
     ``elpd_i``, (group,), is the joint log density of each group's data given all

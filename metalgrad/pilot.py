@@ -169,7 +169,7 @@ def _curvature(hierarchy, arrays, coordinates, theta, still):
     def column(unit):
         return jax.jvp(jax.grad(potential), (point,), (unit,))[1]
 
-    return jax.lax.map(column, jnp.eye(len(point)), batch_size=32)
+    return jax.lax.map(column, jnp.eye(len(point)))
 
 
 def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None):
