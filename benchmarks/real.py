@@ -34,7 +34,7 @@ from metalgrad.compression import compress
 from metalgrad.cubes import Cube
 from metalgrad.curvature import expand
 from metalgrad.fields import LinearGradient
-from metalgrad.hierarchy import split
+from metalgrad.hierarchy import SIGNED, split
 from metalgrad.inference import fit, likelihood
 from metalgrad.linemaps import LineMaps
 from metalgrad.model import load_model
@@ -194,9 +194,9 @@ def expand_ngc4047(maps):
         name: [float(theta @ row), float(np.sqrt(row @ covariance @ row))]
         for name, row in (("slope", unit[slope]), ("level at R_e", at_r_e))
     }
-    others = ("scatter", "rho", "reddening", "reddening_scatter", "mean_N2")
+    others = {name.removesuffix(SIGNED): values[name] for name in names}
     return result | {
-        "mode": {name: float(np.ravel(values[name])[0]) for name in others},
+        "mode": {n: float(np.ravel(v)[0]) for n, v in others.items() if n != "slope"},
         "spaxels": len(maps),
         "seconds": round(time.perf_counter() - start, 1),
     }
@@ -204,7 +204,7 @@ def expand_ngc4047(maps):
 
 def fit_ngc4047(maps, **settings):
     """Joint fit of one set of maps: slope [dex/R_e] and level at R_e."""
-    names = ["slope", "level", "central", "scatter", "rho", "reddening"]
+    names = ["slope", "level", "central", "scatter", "reddening"]
     posterior, summary = run(galaxy_model(), maps, names, **settings)
     sites = posterior.posterior
     summary["level at R_e"] = quantiles(sites["central"] + sites["slope"])
@@ -238,7 +238,7 @@ def ceers933(data):
         spaxels = Spaxels.select(Cube.read(data / CEERS933), target)
         likelihood, tuning = compress(spaxels)
         flux, error = (x[0].round(1).tolist() for x in likelihood.best_flux())
-        names = ["metallicity", "level", "ebv", "rho"]
+        names = ["metallicity", "level", "ebv"]
         posterior, summary = run(load_model("flat"), spaxels, names)
         count = np.array([len(names) for names in likelihood.complexes])
         free = likelihood.dof[0] - count
