@@ -116,6 +116,8 @@ def open_fit(fit: DataTree | GroupsOut | str | Path) -> DataTree | GroupsOut:
     ------
     FileNotFoundError
         If there is none.
+    ValueError
+        If the file is no netCDF.
     """
     if not isinstance(fit, str | Path):
         return fit
@@ -125,8 +127,13 @@ def open_fit(fit: DataTree | GroupsOut | str | Path) -> DataTree | GroupsOut:
         raise FileNotFoundError(
             f"there is no fit at {path}; give the folder of one, or its posterior.nc"
         )
-    with xarray.open_datatree(path, engine="h5netcdf") as tree:
-        return tree.load()
+    try:
+        with xarray.open_datatree(path, engine="h5netcdf") as tree:
+            return tree.load()
+    except OSError as error:
+        raise ValueError(
+            f"{path} is no netCDF file, or is truncated; give the posterior.nc of a fit"
+        ) from error
 
 
 def _check_same(identities):

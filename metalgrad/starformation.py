@@ -52,7 +52,7 @@ def star_formation_rate(
     ValueError
         If the line is another, or a number is out of its range.
     astropy.units.UnitConversionError
-        If the flux has another unit.
+        If the flux has another unit, or none.
 
     Examples
     --------
@@ -66,6 +66,11 @@ def star_formation_rate(
         raise ValueError(
             f"a star formation rate is made of one of {', '.join(_HALPHA_TO)}, not of "
             f"{line!r}; convert the flux to one of these"
+        )
+    if u.get_physical_type(getattr(flux, "unit", u.one)) != "energy flux":
+        raise u.UnitConversionError(
+            f"flux has the unit {getattr(flux, 'unit', '(none)')}; give the flux of a "
+            "line as a Quantity, in erg / (s cm2) or alike"
         )
     _check("redshift", redshift)
     _check("magnification", magnification)

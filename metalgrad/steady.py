@@ -8,7 +8,7 @@ amplitudes ``a`` would follow from ``d = R (a z) + noise``: for standard normal 
     ``z = B' M^-1 d + y - B' L^-T (L + 1)^-1 B y``
 
 with ``B = R a`` and ``M = 1 + B B' = L L'``, the mean of a Kalman filter and the root
-of its covariance (Andrews 1968).  `place` takes ``y`` to ``z`` so, whatever the data:
+of its covariance (Andrews 1968, AIAA J. 6, 1165).  `place` takes ``y`` to ``z`` so, whatever the data:
 the volume that it returns makes densities exact, and how far a sampler gets in a step
 depends on how nearly the data are linear.
 """
@@ -22,9 +22,12 @@ from jaxtyping import Array, Float
 
 from metalgrad.hierarchy import Hierarchy
 
+# Ours, of mocks of COSMOS24108 with 392 departures: of 57 combinations the data tell
+# more than 0.3 of what the prior does, of 94 more than 0.03.
 TOLD = 56  # combinations of departures that data may tell
-FELT = 128  # combinations beyond which their information is under 1 % of the prior's
+FELT = 128  # combinations of which they may tell anything
 BANDS = 3  # of waves, from coarse to fine, in which amplitudes move together
+LEAST = 1e-12  # information, in units of the prior's
 
 
 def blank(hierarchy: Hierarchy) -> dict:
@@ -39,7 +42,7 @@ def blank(hierarchy: Hierarchy) -> dict:
     -------
     dict
         ``rows`` (told, latent), the ``R`` above; ``data`` (told,), the ``d``; ``rest``
-        (latent,), what is added to ``z``; ``weight`` (block, column, wave), with which
+        (latent,), what is added to ``z``; ``weight`` (block, wave), with which
         amplitudes are averaged over blocks of latents; ``block`` (latent,), where each
         belongs; ``grams`` (block, told, told), ``R R'`` of each; and ``felt`` (felt,
         latent), all directions along which data tell anything, where amplitudes are 1.
@@ -123,7 +126,7 @@ def find(hierarchy: Hierarchy, arrays, theta, z, hessian) -> dict:
     value, axes = np.linalg.eigh((hessian + hessian.T) / 2)
     value, axes = value[::-1] - 1, axes[:, ::-1]  # the best told first
     count = len(steady["data"])
-    information = np.maximum(value[:count], 1e-6)
+    information = np.maximum(value[:count], LEAST)
     rows = np.sqrt(information)[:, None] * axes[:, :count].T
     along = axes[:, :count].T @ np.asarray(z[0])
     amplitude = np.asarray(hierarchy.amplitudes(arrays, theta))

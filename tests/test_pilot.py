@@ -169,8 +169,8 @@ def test_the_expansion_of_a_linear_story_is_its_posterior(linear, data, truth):
     told = np.ones(GALAXY, bool)
     expansion = pilot.expand_at(linear, data.arrays, theta, z, told=told)
     mean, covariance = affine(linear, data, expansion)
-    np.testing.assert_allclose(mean, truth[0], rtol=1e-6)
-    np.testing.assert_allclose(covariance, truth[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mean, truth[0], rtol=1e-12)
+    np.testing.assert_allclose(covariance, truth[1], rtol=1e-6, atol=1e-8)
 
 
 def test_a_path_corrects_the_galaxy_and_latents_follow(linear, data, truth):
@@ -180,13 +180,11 @@ def test_a_path_corrects_the_galaxy_and_latents_follow(linear, data, truth):
     _, found = affine(linear, data, expansion)
     known, inner = found[:GALAXY, :GALAXY], truth[1][:GALAXY, :GALAXY]
     expected = 0.8 * np.cov(path.T) + 0.2 * inner
-    np.testing.assert_allclose(known, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(known, expected, rtol=1e-9, atol=1e-12)
     bridge = truth[1][GALAXY:, :GALAXY] @ np.linalg.inv(inner)
-    np.testing.assert_allclose(
-        found[GALAXY:, :GALAXY], bridge @ known, rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(found[GALAXY:, :GALAXY], bridge @ known, rtol=1e-6)
     rest = truth[1][GALAXY:, GALAXY:] + bridge @ (known - inner) @ bridge.T
-    np.testing.assert_allclose(found[GALAXY:, GALAXY:], rest, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[GALAXY:, GALAXY:], rest, rtol=1e-6, atol=1e-8)
 
 
 def test_what_the_curvature_does_not_tell_keeps_a_share_of_the_prior(
@@ -199,7 +197,7 @@ def test_what_the_curvature_does_not_tell_keeps_a_share_of_the_prior(
     np.testing.assert_allclose(inner[1], [0.0, pilot.WIDE**2, 0.0], atol=1e-12)
     schur = np.linalg.inv(truth[1][:GALAXY, :GALAXY])[np.ix_(told, told)]
     expected = np.linalg.inv(schur)
-    np.testing.assert_allclose(inner[np.ix_(told, told)], expected, rtol=1e-4)
+    np.testing.assert_allclose(inner[np.ix_(told, told)], expected, rtol=1e-6)
 
 
 def test_a_short_path_is_shrunk_towards_the_curvature():

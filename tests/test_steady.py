@@ -101,8 +101,8 @@ def test_still_normals_are_the_posterior_of_a_linear_model(
     origin = jnp.zeros(WAVES * WIDTH)
     root = np.asarray(jax.jacobian(lambda y: go(y)[0][0])(origin))
     mean, covariance = truth(data, size)
-    assert_allclose(go(origin)[0][0], mean, atol=1e-5)
-    assert_allclose(root @ root.T, covariance, atol=1e-5)
+    assert_allclose(go(origin)[0][0], mean, atol=1e-8)
+    assert_allclose(root @ root.T, covariance, atol=1e-8)
     assert_allclose(go(origin)[1], np.linalg.slogdet(root)[1], atol=1e-9)
 
 
