@@ -8,9 +8,9 @@ amplitudes ``a`` would follow from ``d = R (a z) + noise``: for standard normal 
     ``z = B' M^-1 d + y - B' L^-T (L + 1)^-1 B y``
 
 with ``B = R a`` and ``M = 1 + B B' = L L'``, the mean of a Kalman filter and the root
-of its covariance (Andrews 1968, AIAA J. 6, 1165).  `place` takes ``y`` to ``z`` so, whatever the data:
-the volume that it returns makes densities exact, and how far a sampler gets in a step
-depends on how nearly the data are linear.
+of its covariance (Andrews 1968, AIAA J. 6, 1165).  `place` takes ``y`` to ``z`` so,
+whatever the data: the volume that it returns makes densities exact, and how far a
+sampler gets in a step depends on how nearly the data are linear.
 """
 
 from math import prod

@@ -160,6 +160,6 @@ def test_an_impossible_correlation_is_named():
 
 def test_a_flux_density_is_refused():
     with pytest.raises(
-        u.UnitConversionError, match="flux has the unit erg / .* give the"
+        u.UnitConversionError, match=r"flux has the unit erg / .* give the"
     ):
         star_formation_rate(1e-18 * FLUX / u.AA, redshift=6.3)
