@@ -14,7 +14,7 @@ export PYTHON    # make PYTHON=/path/to/python3 chooses the interpreter
 # Chains long enough to run, not to believe: for CI and for trying things out.
 CHAINS := $(if $(SMALL),--chains 2 --warmup 100 --draws 100)
 
-.PHONY: help setup demo test lint bench notebooks clean stale
+.PHONY: help setup demo test lint bench notebooks docs clean stale
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -59,6 +59,11 @@ notebooks: export METALGRAD_SMALL := $(SMALL)
 notebooks: $(DONE)  ## run every notebook as the script it is
 	set -e; for notebook in notebooks/*.py; do echo "$$notebook"; $(BIN)/python "$$notebook"; done
 
+docs: $(DONE)  ## build the documentation in docs/_build; a warning is an error
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+		-c constraints.txt --group docs
+	$(BIN)/python -m sphinx -b html -q -W --keep-going docs docs/_build
+
 clean:  ## remove what make laid down
-	rm -rf .venv .uv build dist demo .pytest_cache .ruff_cache
+	rm -rf .venv .uv build dist demo docs/_build .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
