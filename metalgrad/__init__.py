@@ -2,19 +2,24 @@
 
 from importlib import import_module
 
+from metalgrad.annular import AnnularGradient, add_up, annular_gradient
 from metalgrad.calibrations import Calibration, load_calibration
 from metalgrad.checks import ConvergenceWarning
+from metalgrad.clipping import clip_outliers
 from metalgrad.comparison import compare
 from metalgrad.compression import compress
 from metalgrad.cubes import Cube
 from metalgrad.fields import Flat, LinearGradient
 from metalgrad.groups import leave_groups_out
 from metalgrad.inference import fit
+from metalgrad.linefit import LineFit, fit_lines
 from metalgrad.linemaps import LineMaps
 from metalgrad.model import Model, load_model
 from metalgrad.patches import annuli, blocks
 from metalgrad.psf import PSF, ImagePSF, nirspec
+from metalgrad.ranks import sbc
 from metalgrad.sed import fit_sed
+from metalgrad.sizes import EffectiveRadius, effective_radius, find_peak
 from metalgrad.spaxels import Spaxels
 from metalgrad.starformation import star_formation_rate
 from metalgrad.targets import Target, load_target
@@ -23,23 +28,32 @@ from metalgrad.verdict import judge
 
 __all__ = [
     "PSF",
+    "AnnularGradient",
     "Calibration",
     "ConvergenceWarning",
     "Cube",
+    "EffectiveRadius",
     "Flat",
     "ImagePSF",
     "Independent",
+    "LineFit",
     "LineMaps",
     "LinearGradient",
     "Model",
     "Smooth",
     "Spaxels",
     "Target",
+    "add_up",
+    "annular_gradient",
     "annuli",
     "blocks",
+    "clip_outliers",
     "compare",
     "compress",
+    "effective_radius",
+    "find_peak",
     "fit",
+    "fit_lines",
     "fit_sed",
     "judge",
     "leave_groups_out",
@@ -47,9 +61,10 @@ __all__ = [
     "load_model",
     "load_target",
     "nirspec",
+    "sbc",
     "star_formation_rate",
 ]
-LAZY = ("plot", "sedplot")  # what would draw in matplotlib
+LAZY = ("context", "plot", "sedplot")  # what would draw in matplotlib
 
 
 def __getattr__(name):

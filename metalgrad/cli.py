@@ -4,18 +4,17 @@ import os
 import shutil
 import sys
 import warnings
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-import astropy.units as u
 import jax
 import typer
-from astropy.coordinates import SkyCoord
 
 from metalgrad import cards, criticism
 from metalgrad.checks import ConvergenceWarning
+from metalgrad.cli_classical import classical
+from metalgrad.cli_sbc import calibrate
 from metalgrad.comparison import compare, open_fit, to_table, verdict
 from metalgrad.cubes import Cube
 from metalgrad.files import NewFile, refuse_to_overwrite
@@ -23,10 +22,11 @@ from metalgrad.inference import fit as fit_model
 from metalgrad.linemaps import LineMaps
 from metalgrad.maps import write_maps
 from metalgrad.model import load_model
+from metalgrad.options import Out, Overwrite, aim, plotter, save
 from metalgrad.psf import nirspec
 from metalgrad.simulate import simulate as simulate_cube
 from metalgrad.spaxels import Spaxels
-from metalgrad.targets import Target, load_target
+from metalgrad.targets import load_target
 
 app = typer.Typer(
     name="metalgrad",
@@ -34,11 +34,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+app.command()(classical)
+app.command("sbc")(calibrate)
 USAGE = typer.BadParameter.__base__  # of every wrong option; Typer has no name for it
 TABLES = {".ecsv", ".csv", ".vot"}
 
-Out = Annotated[Path, typer.Option(help="Folder to write to.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Kind = Literal["models", "calibrations", "targets"]
 Seed = Annotated[int, typer.Option(help="Of all randomness.")]
 
@@ -75,7 +75,7 @@ def fit(
     """
     refuse_to_overwrite(out / "posterior.nc", overwrite=overwrite)
     _choose_device(device)
-    galaxy = _aim(target, redshift, center, radius, kpc_per_arcsec)
+    galaxy = aim(target, redshift, center, radius, kpc_per_arcsec)
     spaxels = _read(data, galaxy, region)
     story = load_model(model, calibration=calibration or None)
     with warnings.catch_warnings():
@@ -162,10 +162,10 @@ def check(
         with NewFile(folder / "check.fits") as fresh:
             write_maps(posterior, fresh, images)
     if find_spec("matplotlib") is not None:
-        plot = _plotter("criticism_plot")
+        plot = plotter("criticism_plot")
         figures = {"pit": plot.pit(criticism.pit(posterior, seed=seed))}
         figures |= {"chi2": plot.chi2_map(posterior, images)} if images else {}
-        _save(figures, folder, "check_")
+        save(figures, folder, "check_")
     with NewFile(folder / "check.ecsv") as fresh:
         table.write(fresh, format="ascii.ecsv")
     typer.echo("\n".join(table.pformat(max_lines=-1, max_width=-1)))
@@ -179,32 +179,6 @@ def list_cards(kind: Annotated[Kind, typer.Argument()]):
         card = cards.read(kind, name)
         about = card.get("summary") or card.get("reference", "")
         typer.echo(f"{name:22} {about}")
-
-
-def _aim(target, redshift, center, radius, kpc_per_arcsec):
-    """Combine a target card with what the command line says."""
-    given = {"redshift": redshift, "radius": radius, "kpc_per_arcsec": kpc_per_arcsec}
-    given = {key: value for key, value in given.items() if value is not None}
-    if center:
-        given["position"] = _position(center)
-    if target:
-        from dataclasses import replace
-
-        return replace(load_target(target), **given)
-    if redshift is None:
-        return None
-    return Target.at(**{"radius": 1.5, "name": "target"} | given)
-
-
-def _position(text):
-    try:
-        sexagesimal = ":" in text or "h" in text
-        return SkyCoord(text, unit=(u.hourangle if sexagesimal else u.deg, u.deg))
-    except ValueError as error:
-        raise ValueError(
-            f'--center {text!r} cannot be read; give "RA DEC" in degrees or as '
-            '"10:00:47.33 +02:28:43.14"'
-        ) from error
 
 
 def _read(path, galaxy, region):
@@ -251,29 +225,14 @@ def _write_fit(posterior, data, out):
 
 
 def _draw(posterior, data, out):
-    plot = _plotter("plot")
+    plot = plotter("plot")
     pictures = {"gradient": plot.gradient, "corner": plot.corner, "trace": plot.trace}
     if posterior.attrs["shape"]:
         pictures["maps"] = plot.maps
     figures = {name: draw(posterior) for name, draw in pictures.items()}
     if isinstance(data, Spaxels):
         figures["spectra"] = plot.spectra(posterior, data)
-    _save(figures, out)
-
-
-def _plotter(name):
-    """Load a module that draws, into files only."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    return import_module(f"metalgrad.{name}")
-
-
-def _save(figures, folder, prefix=""):
-    for name, figure in figures.items():
-        figure = getattr(figure, "figure", figure)
-        with NewFile(folder / f"{prefix}{name}.png") as fresh:
-            figure.savefig(fresh, dpi=150, bbox_inches="tight")
+    save(figures, out)
 
 
 def _keep_compiled():

@@ -1,0 +1,58 @@
+"""What several commands ask for, and what they all do with it."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import astropy.units as u
+import typer
+from astropy.coordinates import SkyCoord
+
+from metalgrad.files import NewFile
+from metalgrad.targets import Target, load_target
+
+Out = Annotated[Path, typer.Option(help="Folder to write to.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+def aim(target, redshift, center, radius, kpc_per_arcsec):
+    """Combine a target card with what the command line says; None without either."""
+    given = {"redshift": redshift, "radius": radius, "kpc_per_arcsec": kpc_per_arcsec}
+    given = {key: value for key, value in given.items() if value is not None}
+    if center:
+        given["position"] = read_position(center)
+    if target:
+        from dataclasses import replace
+
+        return replace(load_target(target), **given)
+    if redshift is None:
+        return None
+    return Target.at(**{"radius": 1.5, "name": "target"} | given)
+
+
+def read_position(text, option="--center"):
+    """Read "RA DEC", in degrees or sexagesimal."""
+    try:
+        sexagesimal = ":" in text or "h" in text
+        return SkyCoord(text, unit=(u.hourangle if sexagesimal else u.deg, u.deg))
+    except ValueError as error:
+        raise ValueError(
+            f'{option} {text!r} cannot be read; give "RA DEC" in degrees or as '
+            '"10:00:47.33 +02:28:43.14"'
+        ) from error
+
+
+def plotter(name):
+    """Load a module that draws, into files only."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    return import_module(f"metalgrad.{name}")
+
+
+def save(figures, folder, prefix=""):
+    """Write figures, or the figures of axes, by their names."""
+    for name, figure in figures.items():
+        figure = getattr(figure, "figure", figure)
+        with NewFile(folder / f"{prefix}{name}.png") as fresh:
+            figure.savefig(fresh, dpi=150, bbox_inches="tight")

@@ -1,0 +1,128 @@
+"""One trial of an inference: a galaxy of the prior is fitted, its truth ranked."""
+
+import time
+from functools import partial
+
+import numpy as np
+from jax import random
+
+from metalgrad import coverage
+from metalgrad.chains import Run
+from metalgrad.densities import log_likelihoods
+from metalgrad.likelihood import LineLikelihood
+from metalgrad.measures import effective_draws, r_hat
+from metalgrad.replicas import LOG_LIKELIHOOD, replicate
+
+RANKED = 99  # independent draws among which a truth is ranked: 100 ranks
+AGREE = 1.05  # R-hat above which chains are run again, longer (ours)
+LONGER = 4  # times as many draws, then
+
+
+def rank_one(run: Run, data: LineLikelihood, *, key, draws: int, chains: int) -> dict:
+    """Draw a galaxy and its data, fit it, and rank the truth.
+
+    Chains that disagree, or that are worth fewer independent draws than are ranked, are
+    run again for longer; that they had to be hangs on the draws and not on the truth,
+    so that ranks stay uniform.
+
+    Parameters
+    ----------
+    run : Run
+    data : LineLikelihood
+        The template, as `Model.prepare` returns it.
+    key : jax.Array
+    draws, chains : int
+
+    Returns
+    -------
+    dict
+        By parameter: ``truth``, ``rank`` (from 0 to `RANKED`), ``mean``, ``sd`` and
+        ``ess`` (of bulk or tails, the fewer); and ``r_hat``, the largest;
+        ``diverging``, a share; ``again``, whether longer chains were run;
+        ``converged``, whether those agree; ``seconds``.  Of a fit that failed
+        ``truth``, and in ``failed`` why.
+    """
+    begin, keys = time.perf_counter(), random.split(key, 3)
+    names = _labels(run.hierarchy.model, data)
+    truth, arrays = replicate(run.hierarchy, data.arrays, keys[0])
+    truth = {name: float(v) for name, v in _spell_out(truth, names).items()}
+    chain_keys = random.split(keys[2], chains)
+    try:
+        affine = run.coordinates(arrays, keys[1])
+        sample = partial(_sample, run, arrays, affine, chain_keys, truth, names)
+        values, diverging = sample(draws)
+        again = not _suffices(values)
+        if again:
+            values, diverging = sample(LONGER * draws)
+    except (ValueError, ArithmeticError) as error:
+        return {"truth": truth, "failed": f"{type(error).__name__}: {error}"}
+    found = {
+        "rank": {n: coverage.rank(v, truth[n], RANKED) for n, v in values.items()},
+        "mean": {n: float(np.mean(v)) for n, v in values.items()},
+        "sd": {n: float(np.std(v)) for n, v in values.items()},
+        "ess": {n: _independent(v) for n, v in values.items()},
+        "r_hat": max(float(r_hat(v)) for v in values.values()),
+        "diverging": diverging,
+        "again": again,
+        "converged": _suffices(values),
+        "seconds": time.perf_counter() - begin,
+    }
+    return {"truth": truth} | found
+
+
+def _sample(run, arrays, affine, keys, truth, names, draws):
+    """Run chains; return draws of what the model leaves free, and divergences."""
+    outcome = run.chains(keys, arrays, affine, draws, progress=False)
+    kept, sites = outcome["kept"], outcome["sites"]
+    wanted = (*run.hierarchy.galaxy_names, *run.hierarchy.derived)
+    values = {name: sites[name] for name in wanted}
+    values[LOG_LIKELIHOOD] = log_likelihoods(
+        run.hierarchy, arrays, kept["theta"], kept["z"]
+    )
+    values = _spell_out(values, names, 2)
+    lost = [name for name, value in values.items() if not np.isfinite(value).all()]
+    if lost:
+        raise ArithmeticError(f"draws of {', '.join(lost)} are not finite")
+    still = {name for name, value in values.items() if np.ptp(value) == 0}
+    fixed = {name for name in still if np.allclose(values[name], truth[name])}
+    if still - fixed:
+        raise ArithmeticError(
+            f"chains of {', '.join(sorted(still - fixed))} stand still"
+        )
+    moving = {name: value for name, value in values.items() if name not in fixed}
+    return moving, float(np.mean(outcome["statistics"]["diverging"]))
+
+
+def _suffices(values):
+    """Whether chains agree, and are worth as many draws as are ranked."""
+    return all(
+        r_hat(value) < AGREE and _independent(value) >= RANKED
+        for value in values.values()
+    )
+
+
+def _independent(value):
+    return float(min(map(float, effective_draws(value))))
+
+
+def _labels(model, data):
+    """Name what the numbers of sites of several are of."""
+    ratios = model.choose(data.lines)[0]
+    return {
+        "noise_scale": data.labels,
+        "shared_dispersion": ratios,
+        "typical_ratio": ratios,
+    }
+
+
+def _spell_out(values, labels, lead: int = 0):
+    """Give each number its own name; ``lead`` axes are not of the numbers."""
+    single = {}
+    for name, value in values.items():
+        array = np.asarray(value, float)
+        for index in np.ndindex(array.shape[lead:]):
+            which = ", ".join(map(str, index))
+            if name in labels:
+                which = labels[name][index[0]]
+            single[f"{name}[{which}]" if index else name] = array[(..., *index)]
+    return single
