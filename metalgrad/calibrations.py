@@ -125,18 +125,20 @@ class Calibration:
         """Mean log10 ratios, stacked."""
         return jnp.stack([self.log_ratio(r, metallicity) for r in ratios], axis=-1)
 
+    def predict(
+        self, ratios: tuple[str, ...], metallicity: Float[Array, " spaxel"]
+    ) -> tuple[Float[Array, "spaxel ratio"], Float[Array, "spaxel ratio"]]:
+        """Mean log10 ratios and their dispersions [dex], stacked."""
+        return (
+            self.log_ratios(ratios, metallicity),
+            self.dispersions(ratios, metallicity),
+        )
+
     def dispersions(
         self, ratios: tuple[str, ...], metallicity: Float[Array, " spaxel"]
     ) -> Float[Array, "spaxel ratio"]:
         """Dispersions of the log ratios [dex], stacked."""
         return jnp.stack([self.dispersion(r, metallicity) for r in ratios], axis=-1)
-
-    def slopes(
-        self, ratios: tuple[str, ...], metallicity: Float[Array, " spaxel"]
-    ) -> Float[Array, "spaxel ratio"]:
-        """How fast the mean log ratios change, d(log ratio)/dZ, stacked."""
-        columns = [self[r].slope(jnp.asarray(metallicity, float)) for r in ratios]
-        return jnp.stack(columns, axis=-1)
 
     def valid(self, *ratios: str) -> tuple[float, float]:
         """Range of 12+log(O/H) where every one of ``ratios`` (default all) holds."""

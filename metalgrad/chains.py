@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from threading import Event
 
@@ -12,7 +13,7 @@ from jax import random
 from numpyro.infer.hmc import hmc
 from tqdm.auto import tqdm
 
-from metalgrad import curvature, pilot, steady
+from metalgrad import curvature, pilot, settled, steady
 from metalgrad.checkpoint import UNSAVED
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.record import MAPS
@@ -35,32 +36,48 @@ class Run:
     def __init__(self, hierarchy: Hierarchy, warmup: int, target_accept: float):
         self.hierarchy, self.warmup = hierarchy, warmup
         self.target_accept = target_accept
+        self.still = steady if hierarchy.coupled else settled
         self.wanted = {*hierarchy.galaxy_names, *hierarchy.derived, *MAPS, "line_flux"}
         self._init, self._step = hmc(potential_fn_gen=self._potential, algo="NUTS")
         self.start = jax.jit(self._start)
         self.advance = jax.jit(self._advance)
 
     def coordinates(self, arrays, key, checkpoint=UNSAVED) -> dict:
-        """Return the arrays of `expand`, which a checkpoint may know already."""
-        like = {"theta": 0, "z": 0, "stretch": 0, "bridge": 0}
-        if self.hierarchy.coupled:
-            like["steady"] = steady.blank(self.hierarchy)
-        else:
-            like["root"] = 0
-        return checkpoint.recall(
-            "coordinates",
-            jax.tree.structure(like),
-            lambda: self.expand(arrays, key).arrays,
-        )
+        """Return the arrays of an expansion about the best branch."""
+        return self.branches(arrays, key, checkpoint)[0]
 
-    def expand(self, arrays, key) -> curvature.Expansion:
-        """Find the coordinates in which to sample."""
+    def branches(self, arrays, key, checkpoint=UNSAVED) -> list[dict]:
+        """Return the arrays of an expansion about each live branch, the best first.
+
+        A checkpoint may know them already.
+        """
+        like = {"theta": 0, "z": 0, "stretch": 0, "bridge": 0}
+        like["steady"] = self.still.blank(self.hierarchy)
         if not self.hierarchy.coupled:
-            return curvature.expand(self.hierarchy, arrays, key)
+            like["root"] = 0
+
+        def find():
+            found = [one.arrays for one in self.expand(arrays, key)]
+            return jax.tree.map(lambda *parts: jnp.stack(parts), *found)
+
+        known = checkpoint.recall("coordinates", jax.tree.structure(like), find)
+        each = range(len(known["theta"]))
+        return [jax.tree.map(lambda part, n=n: part[n], known) for n in each]
+
+    def expand(self, arrays, key) -> list[curvature.Expansion]:
+        """Find the coordinates in which to sample, those of the best branch first."""
+        if not self.hierarchy.coupled:
+            about = partial(curvature.expand_about, self.hierarchy, arrays)
+            found = curvature.find_branches(self.hierarchy, arrays, key)
+            return [about(*mode) for mode in found]
         key_guess, key_pilot = random.split(key)
-        theta, z, told = pilot.first_guess(self.hierarchy, arrays, key_guess)
+        guesses = pilot.first_guess(self.hierarchy, arrays, key_guess)
+        return [self._pilot(arrays, key_pilot, *guess) for guess in guesses]
+
+    def _pilot(self, arrays, key, theta, z, told):
+        """Find the coordinates about a guess, by way of a short chain."""
         rough = pilot.expand_at(self.hierarchy, arrays, theta, z, told=told)
-        path = self.explore(key_pilot, arrays, rough.arrays)
+        path = self.explore(key, arrays, rough.arrays)
         return pilot.expand_about(self.hierarchy, arrays, path, z)
 
     def explore(self, key, arrays, affine):
@@ -80,20 +97,15 @@ class Run:
 
     def _unwhiten(self, arrays, affine, white):
         """Take a sampler's coordinates to the galaxy's, with their volume."""
-        theta, z = curvature.unwhiten(affine, white["galaxy"], white["spaxel"])
-        if not self.hierarchy.coupled:
-            return theta, z, 0.0
-        return theta, *steady.place(self.hierarchy, arrays, affine["steady"], theta, z)
+        theta, y = curvature.unwhiten(affine, white["galaxy"], white["spaxel"])
+        place = self.still.place
+        return theta, *place(self.hierarchy, arrays, affine["steady"], theta, y)
 
     def _start(self, key, arrays, affine):
-        """Initialise a chain at a draw from the Gaussian approximation."""
+        """Initialise a chain near the middle of the Gaussian approximation."""
         key_point, key_chain = random.split(key)
-        if self.hierarchy.coupled:
-            white = _sphere(key_point, affine)
-        else:
-            white = curvature.draw(self.hierarchy, arrays, affine, key_point)
         return self._init(
-            white,
+            _sphere(key_point, affine),
             self.warmup,
             step_size=0.1,
             dense_mass=[("galaxy",)],
@@ -124,11 +136,12 @@ class Run:
         return jax.lax.fori_loop(0, count, body, (state, store))
 
     def chains(
-        self, keys, arrays, affine, draws: int, progress, checkpoint=UNSAVED
+        self, keys, arrays, affine, draws: int, progress, checkpoint=UNSAVED, first=0
     ) -> dict:
         """Run one chain per key, as many at a time as there are cores.
 
-        Each goes on from where the checkpoint says that it was.
+        Each goes on from where the checkpoint says that it was; there they are numbered
+        from ``first``.
 
         Returns
         -------
@@ -137,7 +150,8 @@ class Run:
             every so many draws all latents are kept.
         """
         states = [self.start(key, arrays, affine) for key in keys]
-        logs = [checkpoint.log(number, state) for number, state in enumerate(states)]
+        numbered = enumerate(states, first)
+        logs = [checkpoint.log(number, state) for number, state in numbered]
         jax.block_until_ready(self.advance(states[0], arrays, affine, 0))  # compiles
         stride = max(1, draws // max(1, KEPT // len(keys)))
         interrupted = Event()

@@ -30,6 +30,20 @@ def spaxel_curvature(hierarchy: Hierarchy, arrays, theta, z):
     root : array, (spaxel, latent, latent)
         Lower triangular ``C`` with ``C Cᵀ`` the negative Hessian.
     """
+    value, jacobian = spaxel_jacobian(hierarchy, arrays, theta, z)
+    gradient = -z - jnp.einsum("sr,srj->sj", value, jacobian)
+    hessian = jnp.einsum("sri,srj->sij", jacobian, jacobian) + jnp.eye(z.shape[1])
+    return gradient, jnp.linalg.cholesky(hessian)
+
+
+def spaxel_jacobian(hierarchy: Hierarchy, arrays, theta, z):
+    """Whitened residuals of each spaxel, and their slopes in its latents.
+
+    Returns
+    -------
+    residual : array, (spaxel, line)
+    jacobian : array, (spaxel, line, latent)
+    """
 
     def residual(z):
         return hierarchy.residuals(arrays, theta, z)
@@ -37,10 +51,7 @@ def spaxel_curvature(hierarchy: Hierarchy, arrays, theta, z):
     def column(unit):
         return jax.jvp(residual, (z,), (jnp.broadcast_to(unit, z.shape),))
 
-    value, jacobian = jax.vmap(column, out_axes=(None, -1))(jnp.eye(z.shape[1]))
-    gradient = -z - jnp.einsum("sr,srj->sj", value, jacobian)
-    hessian = jnp.einsum("sri,srj->sij", jacobian, jacobian) + jnp.eye(z.shape[1])
-    return gradient, jnp.linalg.cholesky(hessian)
+    return jax.vmap(column, out_axes=(None, -1))(jnp.eye(z.shape[1]))
 
 
 def solve(root, vector):

@@ -14,6 +14,7 @@ from metalgrad.measures import (
     spaxel_name,
     stored,
 )
+from metalgrad.solutions import solutions
 
 # Beyond the first a fit deserves a warning; beyond the second it has not converged.
 R_HAT = (1.01, 1.05)  # 2021BayAn..16..667V; the second was the custom before it
@@ -21,6 +22,9 @@ ESS = (100, 50)  # effective draws per chain, ibid.; the second is ours
 E_BFMI = (0.3, 0.2)  # arXiv:1604.00695; CmdStan's limit, and RStan's
 DIVERGENT = (0.0, 0.005)  # share of draws; the second is ours
 SATURATED = (0.0, 0.05)  # share of draws; the second is ours
+OTHER = 0.05  # weight of solutions but the heaviest; ours
+WEIGHT = (0.05, 0.2)  # error of the weight of a solution; ours
+JUDGED = 50  # draws of a branch in each chain, by which to judge it; ours
 APART = 2.0  # Ashman's D between groups of chains, 1994AJ....108.2348A
 SPAXELS = 0.05  # share of a map that may fall short; ours
 ESS_SPAXEL = 25  # effective draws per chain in the worst spaxel; ours
@@ -40,27 +44,43 @@ def convergence(posterior, draws, metallicity=None) -> list[Criterion]:
     metallicity : array, (chain, draw, spaxel), optional
         Draws of 12 + log(O/H); finite.
     """
+    branches = solutions(posterior)
+    parts = _by_branch(draws, branches)
+    energy = stored(posterior, "sample_stats", "energy")
+    if branches and energy is not None:
+        energy = energy[:, branches[0].chosen]
     steps = [
-        (_agreement, draws),
-        (_branches, _levels(draws)),
+        (_agreement, parts),
+        (partial(_branches, branches), _levels(draws)),
         (_divergences, stored(posterior, "sample_stats", "diverging")),
-        (_energy, stored(posterior, "sample_stats", "energy")),
-        (_length, draws or None),
+        (_energy, energy),
+        (_length, parts if draws else None),
         (partial(_map, posterior), metallicity),
         (_trees, stored(posterior, "sample_stats", "tree_steps")),
     ]
     return [one for check, found in steps if found is not None for one in check(found)]
 
 
-def _agreement(draws):
+def _by_branch(draws, branches):
+    """Take the draws of each branch apart, where it has enough of them to be judged."""
+    chosen = [one.chosen for one in branches if one.chosen.sum() >= JUDGED]
+    if not chosen:
+        return [draws]
+    return [{name: v[:, mask] for name, v in draws.items()} for mask in chosen]
+
+
+def _agreement(parts):
+    draws = parts[0]
     if not draws:
         said = "no parameter of the galaxy has finite draws, by which to judge the fit"
         return [Criterion("R-hat", np.nan, *R_HAT, "no draws", sentences=[said])]
-    names, values = list(draws), np.stack([*draws.values()], axis=-1)
+    each = [np.stack([*part.values()], axis=-1) for part in parts]
+    names, values = list(draws), each[0]
     if len(values) == 1:
         said = "one chain cannot show what it has missed; run 4 or more"
         return [Criterion("R-hat", np.nan, *R_HAT, "one chain", sentences=[said])]
-    found, fixed = r_hat(values), np.ptp(values, axis=(0, 1)) == 0
+    found = np.max([r_hat(values) for values in each], axis=0)
+    fixed = np.ptp(values, axis=(0, 1)) == 0
     if not fixed.all():  # a fixed number is fine, but not a chain that never moved
         found = np.where(fixed, 1.0, found)
     worst = found.argmax()  # a NaN, if there is one
@@ -81,12 +101,13 @@ def _levels(draws):
     return None
 
 
-def _branches(levels):
+def _branches(branches, levels):
     """Judge whether all chains lie on one branch of the calibration.
 
-    Chains that agree may all have missed the other one; a weight of each branch, where
-    a fit comes with it, belongs here.
+    Where branches were weighed, whether that says which is right.
     """
+    if branches:
+        return _weights(branches, levels)
     found = {name: separation(level) for name, level in levels.items()}
     name = max(found, key=lambda one: found[one][0])
     distance, upper = found[name]
@@ -104,6 +125,27 @@ def _branches(levels):
     )
     where = where if distance > APART else name
     return [Criterion("branches", distance, APART, APART, where, sentences=[said])]
+
+
+def _weights(branches, levels):
+    name, level = next(iter(levels.items()))
+    each = [
+        f"{np.median(level[:, one.chosen]):.2f} (weight {one.weight:.2f} "
+        f"± {max(one.error, 0.01):.2f})"
+        for one in branches
+    ]
+    said = (
+        f"the data allow {len(branches)} solutions, {name} {' or '.join(each)}: quote "
+        "each with its weight, not their mean, or add a line that tells them apart, "
+        "such as [NII] or [OII]"
+    )
+    other, error = 1 - branches[0].weight, max(one.error for one in branches)
+    wide = f"the weights of the solutions are uncertain by {error:.2f}; run longer"
+    where = f"{len(branches)} solutions"
+    return [
+        Criterion("other branch", other, OTHER, where=where, sentences=[said]),
+        Criterion("branch weight", error, *WEIGHT, where=where, sentences=[wide]),
+    ]
 
 
 def _chains(numbers):
@@ -134,9 +176,11 @@ def _energy(energy):
     return [Criterion("E-BFMI", found[worst], *E_BFMI, **bounds, sentences=[said])]
 
 
-def _length(draws):
-    names, values = list(draws), np.stack([*draws.values()], axis=-1)
-    both, limits = np.stack(effective_draws(values)), np.array(ESS) * len(values)
+def _length(parts):
+    names, chains = list(parts[0]), len(next(iter(parts[0].values())))
+    limits = np.array(ESS) * chains
+    each = [np.stack([*part.values()], axis=-1) for part in parts]
+    both = sum(np.stack(effective_draws(values)) for values in each)
     worst, fewest = both.argmin(axis=1), both.min(axis=0)
     poorer = both[[0, 1], worst].argmin()
     said = (

@@ -21,7 +21,8 @@ from metalgrad.maps import SAMPLE, Map, placer
 from metalgrad.record import TOTAL
 
 SENSITIVE = 0.05  # 2024S&C....34...57K, section 4
-GIVEN = {"shared_dispersion"}  # the calibration's law, given rho: no prior to choose
+# The calibration's law, given rho: no prior to choose.
+GIVEN = {"shared_dispersion", "typical_ratio"}
 
 
 def chi2_map(posterior: DataTree) -> Dataset:

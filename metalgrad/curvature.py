@@ -13,18 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from metalgrad.collapse import (
-    collapse,
-    inverse_root,
-    relax,
-    scatter_start,
-    solve,
-    spaxel_curvature,
-)
+from metalgrad import settled
+from metalgrad.collapse import collapse, scatter_start
 from metalgrad.hierarchy import Hierarchy
+from metalgrad.starts import prior_points
+
+LEAST = 1e-2  # curvature, where the prior's is 1
+NEARLY = 1.0  # nats per unit: the gradient of what is as good as a mode
+ROUNDS = 3  # of climbing: spaxels that change their branch may stop it midway
+NEAR = 0.1  # dex, ours: modes of closer levels are on one branch
+HOPELESS = 10.0  # nats under the best mode, ours
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,8 @@ class Expansion:
     log_evidence : float
         Laplace approximation.
     steady : dict, optional
-        Where all spaxels are one unit: ``z`` are coordinates of `steady.place`.
+        What ``z`` are coordinates of: those of `steady.place` where all spaxels are one
+        unit, and of `settled.place` where each is one.
     """
 
     theta: Float[Array, " galaxy"]
@@ -77,6 +78,9 @@ def unwhiten(arrays, eta, xi):
 def find_mode(hierarchy: Hierarchy, arrays, theta, key, tolerance: float = 1e-2):
     """Climb to a mode of the collapsed posterior by BFGS.
 
+    That is a mode in the standardised values of normals: what has a latent width of its
+    own would else be drawn to where that vanishes (`Hierarchy.peaks`).
+
     Parameters
     ----------
     hierarchy : Hierarchy
@@ -92,22 +96,36 @@ def find_mode(hierarchy: Hierarchy, arrays, theta, key, tolerance: float = 1e-2)
     theta : array, (galaxy,)
     z : array, (spaxel, latent)
     potential : float
+        Collapsed, and standardised.
     """
+    for each in jax.random.split(key, ROUNDS):
+        theta, z, potential, gradient = _climb(
+            hierarchy, arrays, theta, each, tolerance
+        )
+        if np.abs(gradient).max() < NEARLY:
+            break
+    return theta, z, potential if np.isfinite(potential) else np.inf
+
+
+def _climb(hierarchy, arrays, theta, key, tolerance):
+    """Climb once, from fresh latents; return the gradient at the end, too."""
     latents = jax.jit(scatter_start, static_argnums=0)(hierarchy, arrays, theta, key)
     latents = collapse(hierarchy, arrays, theta, latents, 10)[2]
-
     lowest = np.inf
+
+    def look(theta, z, steps):
+        potential, gradient, z = collapse(hierarchy, arrays, theta, z, steps)
+        height, slope = _peaks(hierarchy, arrays, theta)
+        return float(potential + height), np.asarray(gradient + slope), z
 
     def objective(point):
         nonlocal latents, lowest
-        potential, gradient, z = collapse(
-            hierarchy, arrays, jnp.asarray(point), latents
-        )
+        potential, gradient, z = look(jnp.asarray(point), latents, 4)
         if not (np.isfinite(potential) and np.all(np.isfinite(gradient))):
             return 1e10, np.zeros(len(point))
         if potential < lowest:  # a wild trial is no place to start the next from
             latents, lowest = z, potential
-        return float(potential), np.asarray(gradient)
+        return potential, gradient
 
     found = scipy.optimize.minimize(
         objective,
@@ -117,26 +135,54 @@ def find_mode(hierarchy: Hierarchy, arrays, theta, key, tolerance: float = 1e-2)
         options={"gtol": tolerance},
     )
     theta = jnp.asarray(found.x)
-    potential, _, z = collapse(hierarchy, arrays, theta, latents, 10)
-    potential = float(potential)
-    return theta, z, potential if np.isfinite(potential) else np.inf
+    potential, gradient, z = look(theta, latents, 10)
+    return theta, z, potential, gradient
 
 
 @partial(jax.jit, static_argnums=0)
-def _spaxel_map(hierarchy, arrays, theta, z):
-    """How the spaxels' modes move with ``theta``, and the roots of their blocks."""
-    _, root = spaxel_curvature(hierarchy, arrays, theta, z)
-
-    def column(unit):
-        slope = partial(jax.grad(hierarchy.potential, argnums=2), arrays)
-        return -solve(root, jax.jvp(lambda t: slope(t, z), (theta,), (unit,))[1])
-
-    bridge = jax.lax.map(column, jnp.eye(len(theta)))
-    return jnp.moveaxis(bridge, 0, -1), inverse_root(root)
+def _peaks(hierarchy, arrays, theta):
+    return jax.value_and_grad(hierarchy.peaks, argnums=1)(arrays, theta)
 
 
-def expand(hierarchy: Hierarchy, arrays, key, starts: int = 4) -> Expansion:
-    """Find the best mode from several starts and the curvature there.
+@partial(jax.jit, static_argnums=0)
+def _bend_of_peaks(hierarchy, arrays, theta):
+    return jax.hessian(hierarchy.peaks, argnums=1)(arrays, theta)
+
+
+@partial(jax.jit, static_argnums=0)
+def _spaxel_map(hierarchy, arrays, coordinates, theta, still):
+    """How what is still moves with ``theta``, and the roots of its covariances."""
+
+    def potential(theta, still):
+        z, log_volume = settled.place(hierarchy, arrays, coordinates, theta, still)
+        return hierarchy.potential(arrays, theta, z) - log_volume
+
+    slope = jax.grad(potential, argnums=1)
+
+    def along(unit):
+        step = jnp.broadcast_to(unit, still.shape)
+        return jax.jvp(partial(slope, theta), (still,), (step,))[1]
+
+    def across(unit):
+        return jax.jvp(lambda t: slope(t, still), (theta,), (unit,))[1]
+
+    hessian = jax.lax.map(along, jnp.eye(still.shape[1])).transpose(1, 0, 2)
+    value, axes = jnp.linalg.eigh((hessian + hessian.swapaxes(1, 2)) / 2)
+    root = axes / jnp.sqrt(jnp.maximum(jnp.abs(value), LEAST))[:, None]
+    cross = jnp.moveaxis(jax.lax.map(across, jnp.eye(len(theta))), 0, -1)
+    bridge = -root @ (root.swapaxes(1, 2) @ cross)
+    return jnp.where(hierarchy.is_signed, 0.0, bridge), root
+
+
+def expand(hierarchy: Hierarchy, arrays, key, starts: int = 5) -> Expansion:
+    """Find the best mode, as `find_branches` does, and the curvature there."""
+    return expand_about(
+        hierarchy, arrays, *find_branches(hierarchy, arrays, key, starts)[0]
+    )
+
+
+def find_branches(hierarchy: Hierarchy, arrays, key, starts: int = 5) -> list[tuple]:
+    """Find a mode of the collapsed posterior on each live branch, the best first.
 
     Parameters
     ----------
@@ -146,23 +192,68 @@ def expand(hierarchy: Hierarchy, arrays, key, starts: int = 4) -> Expansion:
     key : jax.Array
     starts : int
         The prior's median and draws from the prior.
+
+    Returns
+    -------
+    list of (theta, z)
+
+    Raises
+    ------
+    ValueError
+        If no start led to a mode.
     """
     key_points, key_modes = jax.random.split(key)
-    points = hierarchy.prior_points(key_points, starts)
+    points = prior_points(hierarchy, key_points, starts)
     modes = [find_mode(hierarchy, arrays, theta, key_modes) for theta in points]
-    theta, z, potential = min(modes, key=lambda mode: mode[2])
-    if not np.isfinite(potential):
+    modes = [mode for mode in modes if np.isfinite(mode[2])]
+    if not modes:
         raise ValueError(
             "no mode of the posterior was found from any start; check the data for "
             "fluxes or errors that are many orders of magnitude off"
         )
+    return [mode[:2] for mode in choose_live(hierarchy, modes)]
+
+
+def choose_live(hierarchy: Hierarchy, modes: list[tuple]) -> list[tuple]:
+    """Choose the modes that are not hopeless, the best on each branch, best first.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    modes : list of (theta, ..., potential)
+    """
+    chosen, is_level = [], hierarchy.is_level
+    for mode in sorted(modes, key=lambda mode: mode[-1]):
+        near = [np.abs((mode[0] - other[0])[is_level]) < NEAR for other in chosen]
+        if chosen and (mode[-1] > chosen[0][-1] + HOPELESS or any(map(np.all, near))):
+            continue
+        chosen.append(mode)
+    return chosen
+
+
+def expand_about(hierarchy: Hierarchy, arrays, theta, z) -> Expansion:
+    """Gaussian approximation about a mode of the collapsed posterior.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    arrays : dict
+    theta : array, (galaxy,)
+    z : array, (spaxel, latent)
+    """
     hessian = finite_hessian(hierarchy, arrays, theta, z)
+    hessian = hessian + _bend_of_peaks(hierarchy, arrays, theta)
     value, axes = jnp.linalg.eigh(hessian)
-    value = jnp.maximum(jnp.abs(value), 1e-2)
-    bridge, root = _spaxel_map(hierarchy, arrays, theta, z)
+    value = jnp.maximum(jnp.abs(value), LEAST)
+    coordinates = settled.find(hierarchy, arrays, theta, z)
+    # What is not told is left where it is by `settled.place`.
+    still = jnp.where(hierarchy.locate(arrays, theta, z)[1] == 0, z, 0.0)
+    bridge, root = _spaxel_map(hierarchy, arrays, coordinates, theta, still)
+    potential = float(collapse(hierarchy, arrays, theta, z, 10)[0])
     volume = 0.5 * (len(theta) * np.log(2 * np.pi) - float(jnp.sum(jnp.log(value))))
     stretch = axes / jnp.sqrt(value)
-    return Expansion(theta, z, stretch, bridge, root, volume - potential)
+    evidence = volume - potential
+    return Expansion(theta, still, stretch, bridge, root, evidence, coordinates)
 
 
 def finite_hessian(hierarchy, arrays, theta, z, step: float = 3e-3):
@@ -174,23 +265,3 @@ def finite_hessian(hierarchy, arrays, theta, z, step: float = 3e-3):
         columns.append((ahead - behind) / (2 * step))
     hessian = jnp.stack(columns)
     return (hessian + hessian.T) / 2
-
-
-@partial(jax.jit, static_argnums=0)
-def draw(hierarchy: Hierarchy, arrays, affine, key) -> dict:
-    """Draw from the Laplace approximation: the galaxy, then each spaxel given it.
-
-    Returns
-    -------
-    dict
-        ``galaxy`` and ``spaxel``, in the coordinates of `unwhiten`.
-    """
-    key_galaxy, key_spaxel = jax.random.split(key)
-    eta = jax.random.normal(key_galaxy, affine["theta"].shape)
-    theta, centre = unwhiten(affine, eta, jnp.zeros_like(affine["z"]))
-    z = relax(hierarchy, arrays, theta, centre, 10)
-    _, root = spaxel_curvature(hierarchy, arrays, theta, z)
-    noise = jax.random.normal(key_spaxel, z.shape)
-    z += jnp.einsum("sij,sj->si", inverse_root(root), noise)
-    xi = solve_triangular(affine["root"], (z - centre)[..., None], lower=False)
-    return {"galaxy": eta, "spaxel": xi[..., 0]}

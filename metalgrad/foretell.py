@@ -16,7 +16,7 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
-from metalgrad.hierarchy import Hierarchy
+from metalgrad.hierarchy import LOG_2PI, Hierarchy
 from metalgrad.steady import felt
 
 STEPS = 4  # Gauss and Newton's, towards the mode
@@ -40,6 +40,33 @@ def foretell(hierarchy: Hierarchy, arrays, steady, theta, z) -> Float[Array, " s
         Where to start towards the mode.
     """
     axes = felt(hierarchy, arrays, steady, theta)
+    z = _settle(hierarchy, arrays, theta, z, axes)
+    seen, residual, jacobian = _expand(hierarchy, arrays, theta, z, axes)
+    flat = jacobian.reshape(len(jacobian), -1)
+    half = solve_triangular(_root(jacobian), flat, lower=True)
+    half = half.reshape(jacobian.shape)
+    left = jnp.eye(residual.shape[1]) - jnp.einsum("zsr,zst->srt", half, half)
+    lower = jnp.linalg.cholesky(left)
+    error = solve_triangular(lower, residual[..., None], lower=True)[..., 0]
+    volume = jnp.sum(jnp.log(jnp.diagonal(lower, axis1=1, axis2=2)), axis=1)
+    return seen.log_density_at(jnp.sum(error**2, axis=-1)) + volume
+
+
+@partial(jax.jit, static_argnums=0)
+def log_evidence(hierarchy: Hierarchy, arrays, steady, theta, z) -> Float[Array, ""]:
+    """Log of the joint density of data and ``theta``, departures integrated out.
+
+    In the Gaussian approximation at their mode; parameters as of `foretell`.
+    """
+    axes = felt(hierarchy, arrays, steady, theta)
+    z = _settle(hierarchy, arrays, theta, z, axes)
+    root = _root(_expand(hierarchy, arrays, theta, z, axes)[2])
+    volume = 0.5 * z.size * LOG_2PI - jnp.sum(jnp.log(jnp.diagonal(root)))
+    return volume - hierarchy.potential(arrays, theta, z)
+
+
+def _settle(hierarchy, arrays, theta, z, axes):
+    """Descend to the mode of the departures."""
 
     def descend(_, z):
         slope = jax.grad(hierarchy.potential, argnums=2)(arrays, theta, z)[0]
@@ -50,16 +77,7 @@ def foretell(hierarchy: Hierarchy, arrays, steady, theta, z) -> Float[Array, " s
         below = jax.vmap(partial(hierarchy.potential, arrays, theta))(tried)
         return tried[jnp.nanargmin(below)]
 
-    z = jax.lax.fori_loop(0, STEPS, descend, z)
-    seen, residual, jacobian = _expand(hierarchy, arrays, theta, z, axes)
-    flat = jacobian.reshape(len(jacobian), -1)
-    half = solve_triangular(_root(jacobian), flat, lower=True)
-    half = half.reshape(jacobian.shape)
-    left = jnp.eye(residual.shape[1]) - jnp.einsum("zsr,zst->srt", half, half)
-    lower = jnp.linalg.cholesky(left)
-    error = solve_triangular(lower, residual[..., None], lower=True)[..., 0]
-    volume = jnp.sum(jnp.log(jnp.diagonal(lower, axis1=1, axis2=2)), axis=1)
-    return seen.log_density_at(jnp.sum(error**2, axis=-1)) + volume
+    return jax.lax.fori_loop(0, STEPS, descend, z)
 
 
 def _expand(hierarchy, arrays, theta, z, axes):

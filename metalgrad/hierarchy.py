@@ -9,7 +9,6 @@ metric of the sampler.  Both are unconstrained; all densities are in nats.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 
 import jax
@@ -17,15 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
-from numpyro.distributions import Delta
-from numpyro.infer import init_to_median
-from numpyro.infer.initialization import init_to_sample
+from numpyro.distributions import Delta, Normal
 from scipy.stats import norm
 
 from metalgrad.supports import unconstrain
 
 SIGNED = "_signed"  # ends the name of an amplitude whose sign is free
 UNITS = "spaxel", "wave"  # plates of departures
+LEVELS = "level", "source_level"  # the galaxy's sites that tell branches apart
 LOG_2PI = float(np.log(2 * np.pi))
 
 
@@ -46,7 +44,10 @@ class Hierarchy:
     coupled : bool
         Whether all spaxels are one unit.
     derived : tuple of str
-        Deterministic sites of one number: what is fixed, or follows from the others.
+        Deterministic sites of one number, or of one for each ratio: what is fixed, or
+        follows from the others.
+    leading : int, optional
+        Which of a spaxel's latents sets the means of others.
     """
 
     model: object
@@ -55,6 +56,7 @@ class Hierarchy:
     unit: dict
     coupled: bool
     derived: tuple[str, ...] = ()
+    leading: int | None = None
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -70,9 +72,16 @@ class Hierarchy:
     @property
     def is_signed(self) -> np.ndarray:
         """Which of ``theta`` are amplitudes whose sign is free."""
+        return self._mark(name.endswith(SIGNED) for name in self.galaxy)
+
+    @property
+    def is_level(self) -> np.ndarray:
+        """Which of ``theta`` are levels of metallicity, wherever in the galaxy."""
+        return self._mark(name in LEVELS for name in self.galaxy)
+
+    def _mark(self, sites):
         return np.repeat(
-            [name.endswith(SIGNED) for name in self.galaxy],
-            [prod(shape) for shape, _ in self.galaxy.values()],
+            list(sites), [prod(shape) for shape, _ in self.galaxy.values()]
         )
 
     def unpack(self, theta: Float[Array, " galaxy"], z: Float[Array, "unit latent"]):
@@ -149,10 +158,46 @@ class Hierarchy:
             told.append(jnp.broadcast_to(site["value"], (shape[0], prod(shape[1:]))).T)
         return jnp.concatenate(told)
 
+    def locate(self, arrays, theta, z):
+        """Mean and amplitude of what each latent of a spaxel is a departure of.
+
+        A model tells them by deterministic sites ``NAME_mean`` and ``NAME_amplitude``,
+        (spaxel, width); where it does not they are 0.
+
+        Returns
+        -------
+        mean, amplitude : array, (spaxel, latent)
+        """
+        values, _ = self.unpack(theta, z)
+        trace, found = self._trace(arrays, values), []
+        for kind in ("mean", "amplitude"):
+            told = [
+                trace.get(f"{name}_{kind}", {"value": jnp.zeros((len(z), prod(shape)))})
+                for name, shape in self.unit.items()
+            ]
+            found.append(jnp.concatenate([site["value"] for site in told], axis=1))
+        return tuple(found)
+
     def potential(self, arrays, theta, z):
         """Negative log of the joint density."""
         galaxy, spaxel = self.densities(arrays, theta, z)
         return -(galaxy + jnp.sum(spaxel))
+
+    def peaks(self, arrays, theta):
+        """Log prior of each of the galaxy's sites where it is highest, summed.
+
+        Of a normal whose width is latent it grows without bound as that shrinks, and
+        the density of a normal at its middle with it: a mode, but without any volume.
+        """
+        units = 1 if self.coupled else len(arrays["white"])
+        values, _ = self.unpack(theta, jnp.zeros((units, self.sizes[1])))
+        trace = self._trace(arrays, values)
+        total = jnp.zeros(())
+        for law in (trace[name]["fn"] for name in self.galaxy):
+            base = getattr(law, "base_dist", law)  # within a plate, or to_event
+            if isinstance(base, Normal):
+                total += law.log_prob(jnp.broadcast_to(base.loc, law.shape())).sum()
+        return total
 
     def sites(self, arrays, theta, z) -> dict:
         """Every latent and deterministic site of the model at one point."""
@@ -164,49 +209,6 @@ class Hierarchy:
             if site["type"] == "deterministic"
             or (site["type"] == "sample" and not site["is_observed"])
         }
-
-    def prior_sd(self, draws: int = 1000) -> dict[str, float]:
-        """Prior standard deviation of each of the galaxy's sites."""
-        values = _prior_values(self, jax.random.split(jax.random.key(0), draws))
-        signed = {name for name in self.galaxy if name.endswith(SIGNED)}
-        plain = {name: values[name] for name in self.galaxy if name not in signed}
-        folded = {name.removesuffix(SIGNED): np.abs(values[name]) for name in signed}
-        return {name: float(np.std(v)) for name, v in (plain | folded).items()}
-
-    def prior_points(self, key, count: int) -> Float[Array, "point galaxy"]:
-        """Return ``theta`` at the prior's median, then at draws from the prior."""
-        draws = _prior_draws(self, jax.random.split(key, count))
-        return draws.at[0].set(_prior_median(self, key))
-
-    def _start(self, key, *, strategy):
-        seeded = handlers.substitute(
-            handlers.seed(self.model, key), substitute_fn=strategy
-        )
-        trace = handlers.trace(seeded).get_trace(self.data)
-        pieces = []
-        for name, (_, transform) in self.galaxy.items():
-            value = trace[name]["value"]
-            if name.endswith(SIGNED):  # by symmetry 0 is stationary: no place to start
-                value = jnp.where(value == 0, 0.5 * trace[name]["fn"].scale, value)
-            pieces.append(transform.inv(value).reshape(-1))
-        return jnp.concatenate(pieces)
-
-
-@partial(jax.jit, static_argnums=0)
-def _prior_draws(hierarchy, keys):
-    return jax.vmap(partial(hierarchy._start, strategy=init_to_sample()))(keys)
-
-
-@partial(jax.jit, static_argnums=0)
-def _prior_median(hierarchy, key):
-    return hierarchy._start(key, strategy=init_to_median())
-
-
-@partial(jax.jit, static_argnums=0)
-def _prior_values(hierarchy, keys):
-    nothing = jnp.zeros((1, hierarchy.sizes[1]))
-    theta = _prior_draws(hierarchy, keys)
-    return jax.vmap(lambda t: hierarchy.unpack(t, nothing)[0])(theta)
 
 
 def split(model, data) -> Hierarchy:
@@ -258,10 +260,23 @@ def split(model, data) -> Hierarchy:
             f"{', '.join(found['wave'])} as waves; draw all of them by one canvas"
         )
     coupled = bool(found["wave"])
-    kinds = {name: (s["type"], np.shape(s["value"])) for name, s in seen.items()}
-    derived = tuple(n for n, kind in kinds.items() if kind == ("deterministic", ()))
+    derived = tuple(name for name, site in seen.items() if _is_derived(site))
     unit = found["wave"] or found["spaxel"]
-    return Hierarchy(model, data, galaxy, unit, coupled, derived)
+    leading = None if coupled else _find_leading(unit, seen)
+    return Hierarchy(model, data, galaxy, unit, coupled, derived, leading)
+
+
+def _find_leading(unit, seen):
+    """Find the latent that has an amplitude, but is itself what others are about."""
+    names = np.repeat(list(unit), [prod(shape) for shape in unit.values()])
+    told = [f"{n}_amplitude" in seen and f"{n}_mean" not in seen for n in names]
+    return int(np.flatnonzero(told)[0]) if sum(told) == 1 else None
+
+
+def _is_derived(site) -> bool:
+    frames = {frame.name for frame in site.get("cond_indep_stack", ())}
+    few = np.shape(site["value"]) == () or frames == {"ratio"}
+    return site["type"] == "deterministic" and few
 
 
 def _check_free(name, distribution):

@@ -13,7 +13,7 @@ import numpy as np
 from jax import random
 from threadpoolctl import threadpool_limits
 
-from metalgrad import collapse, lines
+from metalgrad import branches, collapse, lines
 from metalgrad.chains import Run
 from metalgrad.checkpoint import UNSAVED, Checkpoint
 from metalgrad.checks import examine, verdict_attrs, warn
@@ -27,7 +27,9 @@ from metalgrad.linemaps import LineMaps
 from metalgrad.psf import PSF, ImagePSF, nirspec
 from metalgrad.record import record
 from metalgrad.scene import Scene, lay_out
+from metalgrad.solutions import tell_branches
 from metalgrad.spaxels import Spaxels
+from metalgrad.starts import prior_sd
 
 NIRSPEC = nirspec()
 FORETOLD = 400  # draws, of all chains, at which all spaxels are foretold
@@ -132,16 +134,18 @@ def fit(
     with jax.enable_x64(new_val=True), threadpool_limits(1, "blas"):
         run = machine(model, Shape.of(prepared), warmup, target_accept)
         arrays = prepared.arrays
-        affine = run.coordinates(arrays, keys[0], kept)
-        outcome = run.chains(
-            random.split(keys[1], chains), arrays, affine, draws, progress, kept
+        affines = run.branches(arrays, keys[0], kept)
+        settings = {"draws": draws, "progress": progress, "checkpoint": kept}
+        outcome, marginal, told = sample(
+            run, arrays, affines, keys[1:], chains=chains, **settings
         )
-        marginal = integrate_spaxels(run.hierarchy, arrays, affine, outcome, keys[2])
-        prior_sd = run.hierarchy.prior_sd()
+        widths = prior_sd(run.hierarchy)
         apart = split_density(run.hierarchy, arrays, outcome)
     posterior = record(
-        model, data, prepared, outcome | apart, marginal, prior_sd=prior_sd, seed=seed
+        model, data, prepared, outcome | apart, marginal, prior_sd=widths, seed=seed
     )
+    if told is not None:
+        tell_branches(posterior, *told)
     criteria = examine(posterior)
     posterior.attrs |= verdict_attrs(criteria)
     warn(posterior, criteria)
@@ -151,6 +155,46 @@ def fit(
 def _keep(folder, given):
     """Open a fit's checkpoint, if there is to be one."""
     return UNSAVED if folder is None else Checkpoint(folder, fingerprint(**given))
+
+
+def sample(run, arrays, affines, keys, *, chains, draws, progress, checkpoint):
+    """Draw about each live branch; put branches that stay apart together by weight.
+
+    Returns
+    -------
+    outcome : dict
+        As `Run.chains` has it.
+    marginal : numpy.ndarray, (chain, draw, spaxel)
+        As of `integrate_spaxels`.
+    told : tuple or None
+        Where each draw is from, (draw,), and the branches' weights and their errors;
+        None where there is one branch, or chains go from one to the other.
+    """
+    key_chains, key_spaxel, key_weigh = keys
+    outcomes = [
+        run.chains(one, arrays, affine, draws, progress, checkpoint, first)
+        for affine, first, one in zip(
+            affines,
+            range(0, chains * len(affines), chains),
+            random.split(key_chains, (len(affines), chains)),
+            strict=True,
+        )
+    ]
+    apart = len(outcomes) > 1 and branches.are_apart(run, outcomes)
+    if apart:
+        middles = branches.find_middles(run, outcomes)
+        outcomes = branches.stay(run, outcomes, middles)
+    else:
+        outcomes = [branches.alternate(outcomes)]
+    marginals = [
+        integrate_spaxels(run.hierarchy, arrays, affine, outcome, key_spaxel)
+        for affine, outcome in zip(affines, outcomes, strict=False)
+    ]
+    if not apart:
+        return outcomes[0], marginals[0], None
+    weights, errors = branches.weigh(run, arrays, affines, outcomes, middles, key_weigh)
+    outcome, marginal, branch = branches.mix(outcomes, marginals, weights)
+    return outcome, marginal, (branch, weights, errors)
 
 
 class Shape(NamedTuple):

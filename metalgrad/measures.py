@@ -142,12 +142,23 @@ def separation(values) -> tuple[float, np.ndarray]:
     order = np.argsort(means)
     upper = np.zeros(len(means), bool)
     upper[order[np.diff(means[order]).argmax() + 1 :]] = True
-    distance = means[upper].mean() - means[~upper].mean()
-    spread = np.sqrt((variances[upper].mean() + variances[~upper].mean()) / 2)
-    if distance == 0:  # chains that all stand on one number
-        return 0.0, upper
+    groups = (means[group].mean() for group in (upper, ~upper))
+    spreads = (variances[group].mean() for group in (upper, ~upper))
+    return _ashman(*groups, *spreads), upper
+
+
+def distance(one, other) -> float:
+    """Measure how far apart two samples lie, by Ashman's D."""
+    samples = one, other
+    return _ashman(*map(np.mean, samples), *map(np.var, samples))
+
+
+def _ashman(mean, other_mean, variance, other_variance):
+    if mean == other_mean:  # also where both stand on one number
+        return 0.0
     with np.errstate(divide="ignore"):
-        return float(np.divide(distance, spread)), upper
+        spread = np.sqrt((variance + other_variance) / 2)
+        return float(np.divide(abs(mean - other_mean), spread))
 
 
 def stored(posterior, group, name):

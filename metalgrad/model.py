@@ -22,10 +22,11 @@ from metalgrad.geometry import radius
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.observation import LineData
 from metalgrad.priors import draw, parse_prior
-from metalgrad.textures import Smooth, Texture, load_texture, turn
+from metalgrad.textures import Smooth, Texture, load_texture
 
 RATIOS = ("R3", "R2", "O3O2", "Ne3O2", "S2")
 LN10 = float(np.log(10))  # exp(x ln 10) costs a quarter of 10**x
+FELT = 0.05  # mag of E(B-V), ours: data tell its logarithm above, itself below
 ANCHORS = ("OIII", "Halpha", "Hbeta")
 
 
@@ -98,8 +99,7 @@ class Model:
         """Sample one galaxy, conditioned on ``data`` (as `prepare` returns them)."""
         canvas, (ratios, free) = self.texture.sample(data), self.choose(data.lines)
         mean = self.field.sample(canvas.position, data.pivot)
-        metallicity, dispersion = self.sample_departures(canvas, mean, ratios)
-        log_ratio = self.predict_ratios(metallicity, dispersion, ratios)
+        metallicity, log_ratio = self.sample_departures(canvas, mean, ratios)
         log_free = self.sample_free(canvas, free)
         tree = lines.grow_tree(ratios + free, lines.case_b()).select(data.lines)
         intrinsic = tree(jnp.concatenate([log_ratio, log_free], axis=-1))
@@ -113,51 +113,51 @@ class Model:
             seen = LineData(data, flux, noise_scale, clumpiness)
             numpyro.sample("data", seen, obs=data.white)
 
-    def predict_ratios(self, metallicity, dispersion, ratios):
-        """Return the calibrated log10 ratios, (cell, ratio)."""
-        mean = self.calibration.log_ratios(ratios, metallicity)
-        return mean + self.calibration.dispersions(ratios, metallicity) * dispersion
-
     def sample_departures(self, canvas, mean, ratios):
         """Draw metallicities about their mean, and ratios about their calibration.
 
         A calibration's dispersion was measured between galaxies: a share ``rho`` of
         its variance is one draw for the whole galaxy, the rest differs within it.  With
-        a single ratio the rest could not be told from scatter in metallicity, and is
-        that; with a single spaxel it could not be told from the galaxy's.
+        a single spaxel the two could not be told from each other.
 
         Returns
         -------
         metallicity : array, (cell,)
-        dispersion : array, (#cell, ratio)
-            In units of the calibration's.
+        log_ratio : array, (cell, ratio)
         """
         scatter = fields.sample_amplitude("scatter", self.field.scatter)
-        alone = len(ratios) == 1 or len(canvas) == 1
-        rho = 1.0 if alone else draw("rho", self.rho)
-        shared = self.sample_shared(rho, len(ratios))
-        if isinstance(rho, float) and rho == 1:  # and not a latent that may come near
-            return mean + scatter * canvas.draw("offset"), shared[None]
-        where = canvas.typical(mean)
-        slopes = self.calibration.slopes(ratios, where)
-        lever = scatter * slopes / self.calibration.dispersions(ratios, where)
-        width = jnp.sqrt(1 - rho)
-        seen = jnp.sqrt(width**2 + jnp.mean(lever, axis=0) ** 2)
-        both = jnp.concatenate([jnp.ones(1), seen])  # the idle one has no effect
-        departure = canvas.draw("departure", 1 + len(ratios), amplitude=both)
-        offset, local = turn(departure, lever, width)
-        return mean + scatter * offset, shared + width * local
+        rho = 1.0 if len(canvas) == 1 else draw("rho", self.rho)
+        departure = self.sample_shared(rho, canvas, mean, ratios)
+        is_shared = isinstance(rho, float) and rho == 1  # no latent that may come near
+        about = mean[:, None] if is_shared else None  # or ratios are about it
+        offset = canvas.draw("offset", amplitude=scatter, mean=about)
+        metallicity = mean + scatter * offset
+        log_ratio, dispersion = self.calibration.predict(ratios, metallicity)
+        if not is_shared:
+            about, width = log_ratio / dispersion + departure, jnp.sqrt(1 - rho)
+            local = canvas.draw("local", len(ratios), amplitude=width, mean=about)
+            departure = departure + width * local
+        return metallicity, log_ratio + dispersion * departure
 
-    def sample_shared(self, rho, count: int) -> Float[Array, " ratio"]:
+    def sample_shared(self, rho, canvas, mean, ratios) -> Float[Array, " ratio"]:
         """Draw what all of the galaxy departs by from its calibrations.
 
-        Data tell this sum with metallicity well, and ``rho`` hardly: were standard
-        normals drawn they would have to follow every move of it.
+        Data tell its typical ratios well, and hardly which part of them is metallicity:
+        so those are drawn, about what the calibrations make of its mean metallicity. A
+        valley along which both move would bend where a calibration does.  Where waves
+        take part in every mean, that would tie all of them (three times the steps).
         """
         if isinstance(rho, float) and rho == 0:
-            return jnp.zeros(count)
-        with numpyro.plate("ratio", count):
-            return numpyro.sample("shared_dispersion", dist.Normal(0.0, jnp.sqrt(rho)))
+            return jnp.zeros(len(ratios))
+        with numpyro.plate("ratio", len(ratios)):
+            if canvas.smooth:
+                law = dist.Normal(0.0, jnp.sqrt(rho))
+                return numpyro.sample("shared_dispersion", law)
+            found = self.calibration.predict(ratios, jnp.mean(mean, keepdims=True))
+            typical, dispersion = (values[0] for values in found)
+            law = dist.Normal(typical, dispersion * jnp.sqrt(rho))
+            shared = (numpyro.sample("typical_ratio", law) - typical) / dispersion
+            return numpyro.deterministic("shared_dispersion", shared)
 
     def sample_free(self, canvas, ratios) -> Float[Array, "cell free"]:
         """Draw the log10 ratios that have no calibration."""
@@ -168,15 +168,17 @@ class Model:
         log_ratio = jnp.broadcast_to(jnp.stack(means), (len(canvas), len(ratios)))
         if not (varied := np.flatnonzero(scatter)).size:
             return log_ratio
-        offset = canvas.draw("free_offset", varied.size)
+        about = {"amplitude": scatter[varied], "mean": log_ratio[:, varied]}
+        offset = canvas.draw("free_offset", varied.size, **about)
         return log_ratio.at[:, varied].add(scatter[varied] * offset)
 
     def sample_dust(self, canvas, names) -> Float[Array, "cell line"]:
         """Draw E(B-V) of each cell; return what it adds to log10 fluxes."""
         median = draw("reddening", self.reddening)
         scatter = fields.sample_amplitude("reddening_scatter", self.reddening_scatter)
-        offset = canvas.draw("reddening_offset", amplitude=median * scatter)
-        ebv = median * jnp.exp(scatter * offset)
+        least = median + FELT
+        about = {"amplitude": median * scatter / least, "mean": jnp.log(least)}
+        ebv = median * jnp.exp(scatter * canvas.draw("reddening_offset", **about))
         numpyro.deterministic("ebv", canvas.at_spaxels(ebv))
         return -0.4 * ebv[:, None] * self.attenuation(lines.wavelengths(names))
 
@@ -209,8 +211,9 @@ class Model:
         width, length = self.structure
         if not canvas.smooth:
             width = fields.sample_amplitude("clumpiness", self.clumpiness)
-        structure = width * canvas.draw("brightness_offset", length=length)
-        return brightness - fading * depth + structure
+        mean = brightness - fading * depth
+        about = {"length": length, "amplitude": width, "mean": mean[:, None]}
+        return mean + width * canvas.draw("brightness_offset", **about)
 
     def sample_clumps(self, canvas):
         """Draw what single spaxels depart by from smooth light, all lines alike."""
@@ -280,12 +283,9 @@ def _build(name, calibration, card, _):
     """Build a model from the texts of its cards, once for each."""
     card = json.loads(card)
     parts = {key: parse_prior(key, card[key]) for key in PRIORS if key in card}
-    if "ratios" in card:
-        parts["ratios"] = tuple(card["ratios"])
+    parts |= {key: tuple(card[key]) for key in ("ratios", "structure") if key in card}
     if "texture" in card:
         parts["texture"] = load_texture(name, card["texture"])
-    if "structure" in card:
-        parts["structure"] = tuple(card["structure"])
     free = {
         ratio: Free(parse_prior(ratio, entry["mean"]), entry.get("scatter", 0.0))
         for ratio, entry in card.get("free", {}).items()

@@ -67,6 +67,23 @@ def draw_field(ax, posterior, radius):
     ax.plot(radius, middle, color=BLUE, lw=2, zorder=4, label="mean field (68, 95 %)")
 
 
+def add_legend(ax):
+    """Name what was drawn, once."""
+    handles, names = ax.get_legend_handles_labels()
+    once = dict(zip(names, handles, strict=True))
+    ax.legend(once.values(), once, frameon=False, fontsize="small", loc="best")
+
+
+def write_weight(ax, posterior, radius, solution):
+    """Write the weight of a solution beside the end of its mean field."""
+    mean = _profile(posterior, np.array([radius]))
+    if mean is not None:
+        ax.annotate(
+            f"weight {solution.weight:.2f}", (radius, np.median(mean)), (-4, 4),
+            textcoords="offset points", ha="right", color=BLUE, zorder=6,
+        )  # fmt: skip
+
+
 def _profile(posterior, radius):
     """Mean field of every draw, (draw, radius), where it is one of radius."""
     group = posterior["posterior"].dataset

@@ -7,6 +7,7 @@ galaxy's parameters lie is told by the model without departures first, then by a
 run of the sampler itself.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -16,9 +17,11 @@ import numpy as np
 import scipy.optimize
 
 from metalgrad import steady
-from metalgrad.curvature import Expansion
+from metalgrad.curvature import Expansion, choose_live
 from metalgrad.hierarchy import Hierarchy
+from metalgrad.starts import prior_points
 
+TRUST = {"initial_trust_radius": 0.3, "max_trust_radius": 3.0, "maxiter": 100}
 LEAST = 1e-2  # curvature, where the prior's is 1
 SHRINK = 0.2  # of what a short path says of a covariance, towards curvature
 WIDE = 0.3  # unconstrained: first guess of the sd of what only departures tell
@@ -67,7 +70,7 @@ def descend(hierarchy: Hierarchy, arrays, theta, z, free):
     return jnp.asarray(start[:size]), jnp.asarray(start[None, size:])
 
 
-def first_guess(hierarchy: Hierarchy, arrays, key, starts: int = 6):
+def first_guess(hierarchy: Hierarchy, arrays, key, starts: int = 6) -> list[tuple]:
     """Fit a galaxy without departures from several starts, then its departures.
 
     What has no effect without departures (scatters, lengths) stays at its prior.
@@ -82,22 +85,25 @@ def first_guess(hierarchy: Hierarchy, arrays, key, starts: int = 6):
 
     Returns
     -------
-    theta : array, (galaxy,)
-    z : array, (1, latent)
-    told : array of bool, (galaxy,)
-        What has an effect without departures.
+    list of (theta, z, told)
+        On each branch that is alive, the best first: array, (galaxy,); array, (1,
+        latent); and which of ``theta`` have an effect without departures.
     """
-    points = hierarchy.prior_points(key, starts)
+    points = prior_points(hierarchy, key, starts)
     z = jnp.zeros((1, hierarchy.sizes[1]))
     told = np.abs(np.asarray(_effect(hierarchy, arrays, points[0], z))) > 1e-9
     plain = [
         climb_down(hierarchy, arrays, jnp.where(told, point, points[0]), told)
         for point in points
     ]
-    heights = [float(hierarchy.potential(arrays, theta, z)) for theta in plain]
-    theta = plain[int(np.nanargmin(heights))]
-    free = np.concatenate([told, np.ones(z.size, bool)])
-    return *descend(hierarchy, arrays, theta, z, free), told
+    plain = [(t, float(hierarchy.potential(arrays, t, z))) for t in plain]
+    plain = [mode for mode in plain if np.isfinite(mode[1])]
+    free, found = np.concatenate([told, np.ones(z.size, bool)]), []
+    for theta, _ in choose_live(hierarchy, plain):
+        theta, latents = descend(hierarchy, arrays, theta, z, free)
+        height = float(hierarchy.potential(arrays, theta, latents))
+        found.append((theta, latents, told, height))
+    return [mode[:-1] for mode in choose_live(hierarchy, found)]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -136,21 +142,26 @@ def climb_down(hierarchy: Hierarchy, arrays, theta, told):
             return 1e15, np.zeros(told.sum()), np.eye(told.sum())
         return float(value), slope[told], bend[np.ix_(told, told)]
 
-    last = {}
+    last, best = {}, (np.inf, start[told])
 
     def kept(x, part):
+        nonlocal best
         if last.get("x") != x.tobytes():
             last.update(x=x.tobytes(), found=look(x))
+            best = min(best, (last["found"][0], x.copy()), key=lambda one: one[0])
         return last["found"][part]
 
-    start[told] = scipy.optimize.minimize(
-        partial(kept, part=0),
-        start[told],
-        jac=partial(kept, part=1),
-        hess=partial(kept, part=2),
-        method="trust-exact",
-        options={"initial_trust_radius": 0.3, "max_trust_radius": 3.0, "maxiter": 100},
-    ).x
+    # SciPy's solver ends with an UnboundLocalError where numbers leave it no step.
+    with suppress(UnboundLocalError):
+        scipy.optimize.minimize(
+            partial(kept, part=0),
+            start[told],
+            jac=partial(kept, part=1),
+            hess=partial(kept, part=2),
+            method="trust-exact",
+            options=TRUST,
+        )
+    start[told] = best[1]
     return jnp.asarray(start)
 
 

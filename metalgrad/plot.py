@@ -12,6 +12,7 @@ from xarray import DataTree
 
 from metalgrad import checks, panels
 from metalgrad.maps import SAMPLE, celestial, centre, lay_out
+from metalgrad.solutions import solutions
 from metalgrad.spectra import brightest, predict
 
 FIELD = ("slope", "inner_slope", "outer_slope", "break_radius", "level", "dipole")
@@ -37,8 +38,9 @@ def gradient(
 ) -> Axes:
     """Draw metallicity against radius.
 
-    The mean field (median, and bands that hold 68 and 95 %), and each spaxel's
-    metallicity (median and 68 %). What lies outside the calibration's range is hatched.
+    The mean field (median, and bands that hold 68 and 95 %; of each solution where
+    there are several), and each spaxel's metallicity (median and 68 %). What lies
+    outside the calibration's range is hatched.
 
     Parameters
     ----------
@@ -61,7 +63,12 @@ def gradient(
     farthest = np.max([radius.max(), *np.ravel(points[0] if points is not None else 0)])
     # A spectrum of one spaxel at the centre needs some length of axis, too.
     radii = np.linspace(0, 1.04 * farthest or 1.0, 100)
-    panels.draw_field(ax, posterior, radii)
+    branches = solutions(posterior)
+    for one in branches:
+        panels.draw_field(ax, one.take(posterior), radii)
+        panels.write_weight(ax, one.take(posterior), radii[-1], one)
+    if not branches:
+        panels.draw_field(ax, posterior, radii)
     if points is not None:
         panels.draw_points(ax, *points)
     ax.set_xlim(0, radii[-1])
@@ -69,7 +76,7 @@ def gradient(
     ax.set(xlabel=panels.label("radius", length), ylabel="12 + log(O/H)")
     ax.set_title(panels.title(posterior), fontsize="medium")
     panels.add_effective_radii(ax, posterior.attrs)
-    ax.legend(frameon=False, fontsize="small", loc="best")
+    panels.add_legend(ax)
     return ax
 
 

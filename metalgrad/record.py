@@ -25,6 +25,7 @@ UNITS = {
     "scatter": "dex",
     "length": "{length}",
     "clumpiness": "dex",
+    "typical_ratio": "dex",
     "reddening": "mag",
     "ebv": "mag",
     "line_flux": "1e-20 erg / s / cm2",
@@ -68,7 +69,8 @@ def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> Dat
 
     sites = dict(outcome["sites"])
     fixed = find_fixed(sites, prior_sd)
-    single = [name for name in sites if sites[name].ndim == 2 and name not in fixed]
+    few = [n for n in sites if sites[n].ndim == 2 or _dims(sites).get(n) == ["ratio"]]
+    single = [name for name in few if name not in fixed]
     galaxy = [name for name in sites if name in prior_sd or name in single]
     if ANGLE in sites:
         sites[ANGLE] = unwrap(sites[ANGLE])
@@ -148,6 +150,7 @@ def _dims(sites):
         "metallicity": ["spaxel"],
         "ebv": ["spaxel"],
         "shared_dispersion": ["ratio"],
+        "typical_ratio": ["ratio"],
         "dipole": ["axis"],
         "source_level": ["source"],
         "noise_scale": ["complex"],

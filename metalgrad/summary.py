@@ -8,6 +8,7 @@ from arviz_stats import hdi
 from astropy.table import Table
 
 from metalgrad import checks
+from metalgrad.solutions import solutions
 from metalgrad.verdict import Verdict, judge
 
 ORDER = (
@@ -32,6 +33,7 @@ ORDER = (
     "reddening_scatter",
     "noise_scale",
     "shared_dispersion",
+    "typical_ratio",
     "mean",
 )
 HDI = 0.94  # ArviZ' custom
@@ -179,6 +181,7 @@ def describe(posterior) -> str:
         f"seed {meta['seed']}",
         "",
         *_numbers(rows, meta),
+        *_solutions(posterior),
         "",
         *str(verdict).splitlines(),
         "",
@@ -205,6 +208,19 @@ def _numbers(rows, meta) -> list[str]:
     if "level" in rows and not is_flat and meta["pivot"] is not None:
         lines.append(f"(the pivot is at {meta['pivot']:.3g} {meta['length']})")
     lines += [f"({name} is fixed at {at:g})" for name, at in meta["fixed"].items()]
+    return lines
+
+
+def _solutions(posterior) -> list[str]:
+    """Tell the numbers of each solution, where there are several."""
+    lines, wanted = [], ("slope", "level", "source_level")
+    for one in solutions(posterior):
+        lines += ["", f"of weight {one.weight:.2f} ± {max(one.error, 0.01):.2f}:"]
+        for name, values in quantities(one.take(posterior)).items():
+            if (stem := name.partition("[")[0]) in wanted:
+                row = {q: np.quantile(values, at) for q, at in QUANTILES.items()}
+                unit = {"unit": _unit(posterior, name)}
+                lines.append(_line(LABELS[stem] + name.removeprefix(stem), row | unit))
     return lines
 
 

@@ -3,13 +3,28 @@
 import jax.scipy.special
 import jax.scipy.stats
 import numpy as np
-from numpyro.distributions import Uniform, biject_to
+from numpyro.distributions import HalfNormal, Uniform, biject_to
 from numpyro.distributions.constraints import real, unit_interval
-from numpyro.distributions.transforms import Transform
+from numpyro.distributions.transforms import (
+    AffineTransform,
+    ComposeTransform,
+    SoftplusTransform,
+    Transform,
+)
+
+NEAR = 1 / 6  # of a half-normal prior's scale: what is less can hardly be told from 0
 
 
 def unconstrain(distribution):
-    """Choose the map from the real line to the support of a prior."""
+    """Choose the map from the real line to the support of a prior.
+
+    What may well be 0 has a long tail in its logarithm; its softplus is straight above
+    what can be told from 0, and soon ends below.
+    """
+    if isinstance(distribution, HalfNormal):
+        size = NEAR * distribution.scale
+        stretch, shrink = AffineTransform(0.0, size), AffineTransform(0.0, 1 / size)
+        return ComposeTransform([shrink, SoftplusTransform(), stretch])
     if (
         isinstance(distribution, Uniform)
         and np.all(distribution.low == 0)

@@ -45,21 +45,19 @@ class Canvas(ABC):
 
     @abstractmethod
     def draw(
-        self, name: str, *width: int, length=None, amplitude=1.0
+        self, name: str, *width: int, length=None, amplitude=1.0, mean=None
     ) -> Float[Array, " cell *width"]:
         """Draw departures of unit variance, ``width`` at each cell.
 
         Over a ``length`` of their own, where one is given and neighbours share any.  By
-        what ``amplitude`` the model multiplies them helps a sampler to find its way.
+        what ``amplitude`` the model multiplies them, and about what ``mean`` of a cell,
+        helps a sampler to find its way; what is about nothing is what others' means
+        depend on.
         """
 
     @abstractmethod
     def see(self, flux: Float[Array, "cell line"]) -> Float[Array, "spaxel line"]:
         """Return what the data's spaxels see of emitted lines."""
-
-    def typical(self, values: Float[Array, " cell"]) -> Float[Array, " place"]:
-        """Return what stands for each place that departs for itself."""
-        return jnp.mean(self.at_spaxels(values), keepdims=True)
 
     @abstractmethod
     def at_spaxels(self, values: Float[Array, " cell *width"]):
@@ -82,23 +80,23 @@ class Spaxelwise(Canvas):
     position: Float[Array | np.ndarray, "cell 2"]
 
     def draw(
-        self, name: str, *width: int, length=None, amplitude=1.0
+        self, name: str, *width: int, length=None, amplitude=1.0, mean=None
     ) -> Float[Array, " cell *width"]:
         """Draw standard normals for each spaxel; zeros where there is only one.
 
         What a single spectrum departs by from its galaxy's typical value cannot be told
         from that value: drawing both would make a ridge for a sampler to fall off.
         """
-        del length, amplitude
+        del length
         if len(self) == 1:
             return jnp.zeros((1, *width))
+        shape = len(self), prod(width)
+        for kind, told in (("amplitude", amplitude), ("mean", mean)):
+            if told is not None:
+                numpyro.deterministic(f"{name}_{kind}", jnp.broadcast_to(told, shape))
         with numpyro.plate("spaxel", len(self)):
             normals = dist.Normal().expand(width).to_event(len(width))
             return numpyro.sample(name, normals)
-
-    def typical(self, values):
-        """Every spaxel departs for itself."""
-        return values
 
     def see(self, flux):
         """Without a PSF light is seen where it is emitted."""
@@ -147,9 +145,10 @@ class Waves(Canvas):
         return self.scene.position
 
     def draw(
-        self, name: str, *width: int, length=None, amplitude=1.0
+        self, name: str, *width: int, length=None, amplitude=1.0, mean=None
     ) -> Float[Array, " cell *width"]:
         """Draw fields of unit variance."""
+        del mean
         shape, total = self.scene.frequency.shape, prod(width)
         length = self.length if length is None else length
         root = self.scene.root_density(length)
@@ -167,32 +166,6 @@ class Waves(Canvas):
     def at_spaxels(self, values):
         """Interpolate between cells."""
         return self.scene.at_spaxels(values)
-
-
-def turn(normals: Float[Array, "cell both"], lever: Float[Array, "#cell ratio"], width):
-    """Turn standard normals so that all but the first move the ratios, and it does not.
-
-    Data see a ratio's whole departure, ``width * local + lever * offset``, and hardly
-    which part of it is metallicity.  Which combination that is depends on the galaxy's
-    parameters; in these coordinates it does not, and chains need not bend.  A rotation
-    leaves the law of standard normals as it is.
-
-    Parameters
-    ----------
-    normals : array, (cell, 1 + ratio)
-    lever : array, (#cell, ratio)
-    width : float
-
-    Returns
-    -------
-    offset : array, (cell,)
-    local : array, (cell, ratio)
-    """
-    idle, seen = normals[:, 0], normals[:, 1:]
-    radius = jnp.sqrt(width**2 + jnp.sum(lever**2, axis=-1))
-    along = jnp.sum(lever * seen, axis=-1)
-    back = along / (radius * (radius + width)) + idle / radius
-    return (along + width * idle) / radius, seen - lever * back[:, None]
 
 
 def load_texture(source: str, card) -> Texture:

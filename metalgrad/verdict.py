@@ -69,7 +69,8 @@ def judge(posterior) -> Verdict:
 
     - ``non-finite``: variables of the posterior with draws that are not finite
     - ``R-hat`` of the worst of the galaxy's parameters; one chain cannot have it
-    - ``branches``: Ashman's D between two groups of chains, in the level
+    - ``branches``: Ashman's D between two groups of chains, in the level; or, where
+      the fit has weighed two branches, ``branch weight``, the error of that
     - ``divergences`` and ``tree depth``: share of draws that diverged, or took the
       longest path
     - ``E-BFMI`` of the worst chain
@@ -83,10 +84,11 @@ def judge(posterior) -> Verdict:
       outside the calibration's range
     - ``noise``: factor of the worst complex's errors
     - ``Pareto k`` of the worst spaxel, in leave-one-out
+    - ``other branch``: weight of all solutions but the heaviest
     - ``prior-dominated``: posterior over prior standard deviation
 
-    What the tree does not hold has no row.  That chains agree does not show that they
-    have seen every branch.
+    What the tree does not hold has no row.  Where there are branches chains are judged
+    within each.
 
     Parameters
     ----------

@@ -1,5 +1,7 @@
 """The expansion of a linear-Gaussian model is its exact posterior."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
-from metalgrad import curvature
+from metalgrad import curvature, settled
 from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.model import LineData
@@ -42,7 +44,7 @@ def data():
     )
 
 
-def model(data):
+def story(data, told):
     level = numpyro.sample("level", dist.Normal(MEAN[0], SD[0]))
     rest = numpyro.sample("rest", dist.Normal(MEAN[1:], SD[1:]).to_event(1))
     theta = jnp.concatenate([level[None], rest])
@@ -52,11 +54,18 @@ def model(data):
         z = jnp.concatenate([first[:, None], second], axis=1)
         flux = CONSTANT + BY_GALAXY @ theta + z @ BY_SPAXEL.T
         numpyro.sample("data", LineData(data, flux, jnp.ones(1)), obs=data.white)
+    for name in told:
+        numpyro.deterministic(f"{name}_amplitude", jnp.ones((len(data), 1)))
+        numpyro.deterministic(f"{name}_mean", jnp.full((len(data), 1), 0.7))
 
 
-@pytest.fixture(scope="module")
-def hierarchy(data):
-    return split(model, data)
+TOLD = {"told": ("first", "second"), "one told": ("first",), "untold": ()}
+
+
+@pytest.fixture(scope="module", params=TOLD.values(), ids=TOLD)
+def hierarchy(request, data):
+    """What a model tells of its latents is for the sampler: it has one posterior."""
+    return split(partial(story, told=request.param), data)
 
 
 @pytest.fixture(scope="module")
@@ -88,39 +97,33 @@ def flatten(theta, z):
     return jnp.concatenate([theta, z.ravel()])
 
 
-def test_the_mode_is_the_posterior_mean(expansion, truth):
-    found = flatten(expansion.theta, expansion.z)
+def unwhiten(hierarchy, data, expansion, white):
+    """From white noise to (theta, z of every spaxel), as chains do."""
+    arrays = expansion.arrays
+    xi = white[GALAXY:].reshape(SPAXELS, LATENTS)
+    theta, still = curvature.unwhiten(arrays, white[:GALAXY], xi)
+    z, _ = settled.place(hierarchy, data.arrays, arrays["steady"], theta, still)
+    return flatten(theta, z)
+
+
+def test_the_mode_is_the_posterior_mean(hierarchy, data, expansion, truth):
+    found = unwhiten(hierarchy, data, expansion, jnp.zeros(len(truth[0])))
     error = np.sqrt(np.diag(truth[1]))
     np.testing.assert_allclose((found - truth[0]) / error, 0.0, atol=1e-2)
+    np.testing.assert_array_equal(found[:GALAXY], expansion.theta)
 
 
-def test_unwhiten_gives_the_posterior_covariance(expansion, truth):
-    def affine(white):
-        z = white[GALAXY:].reshape(SPAXELS, LATENTS)
-        return flatten(*curvature.unwhiten(expansion.arrays, white[:GALAXY], z))
-
-    size = len(truth[0])
-    jacobian = np.asarray(jax.jacobian(affine)(jnp.zeros(size)))
+def test_unwhiten_gives_the_posterior_covariance(hierarchy, data, expansion, truth):
+    go, size = partial(unwhiten, hierarchy, data, expansion), len(truth[0])
+    jacobian = np.asarray(jax.jacobian(go)(jnp.zeros(size)))
     np.testing.assert_allclose(jacobian @ jacobian.T, truth[1], rtol=1e-6, atol=1e-8)
-    origin = affine(jnp.zeros(size))
-    np.testing.assert_array_equal(origin, flatten(expansion.theta, expansion.z))
+    # and no curve: what holds at the middle holds everywhere
+    far = jnp.asarray(3 * np.random.default_rng(9).normal(size=size))
+    np.testing.assert_allclose(jax.jacobian(go)(far), jacobian, atol=1e-9)
 
 
 def test_the_evidence_is_that_of_a_gaussian(expansion, truth):
     np.testing.assert_allclose(expansion.log_evidence, truth[2], atol=1e-3)
-
-
-def test_draws_follow_the_posterior(hierarchy, data, expansion):
-    """In the whitened coordinates they are independent standard normals."""
-    keys = jax.random.split(jax.random.key(1), 3000)
-    draws = jax.vmap(
-        lambda key: curvature.draw(hierarchy, data.arrays, expansion.arrays, key)
-    )(keys)
-    white = np.asarray(jax.vmap(flatten)(draws["galaxy"], draws["spaxel"]))
-    np.testing.assert_allclose(white.mean(axis=0), 0.0, atol=5 / np.sqrt(len(keys)))
-    covariance = np.cov(white.T)
-    bound = 5 * np.sqrt(2 / len(keys))
-    np.testing.assert_allclose(covariance, np.eye(len(covariance)), atol=bound)
 
 
 def test_several_starts_find_the_deeper_of_two_modes(data):
@@ -145,3 +148,57 @@ def test_several_starts_find_the_deeper_of_two_modes(data):
     one = jnp.array([-1.5])
     stuck = curvature.find_mode(hierarchy, pair.arrays, one, jax.random.key(3))
     np.testing.assert_allclose(stuck[0], -2.02, atol=1e-2)
+
+
+FAINT, MANY = 0.1, 3  # S/N of a spaxel for the common departure; departures
+
+
+def funnel(data, middle):
+    """Draw departures that all spaxels share, of a width that is latent, too."""
+    rho = numpyro.sample("rho", dist.Uniform(0.0, 1.0))
+    with numpyro.plate("ratio", MANY):
+        shared = numpyro.sample("shared", dist.Normal(middle, jnp.sqrt(rho)))
+    with numpyro.plate("spaxel", len(data)):
+        z = numpyro.sample("z", dist.Normal())
+    flux = FAINT * (shared + 0.1 * z[:, None])
+    with numpyro.plate("spaxel", len(data)):
+        numpyro.sample("data", LineData(data, flux, jnp.ones(1)), obs=data.white)
+
+
+@pytest.mark.parametrize("middle", [np.zeros(MANY), 0.0], ids=["each", "of all"])
+def test_a_width_that_vanishes_is_no_mode(data, middle):
+    """The density of normals grows without bound as their width does, but not its mass.
+
+    The bulk of rho is told by quadrature, with all normals integrated out.
+    """
+    root = np.broadcast_to(np.eye(LINES), data.root.shape)
+    faint = data.with_arrays(
+        data.arrays | {"root": root, "white": np.zeros((SPAXELS, LINES))}
+    )
+    hierarchy = split(partial(funnel, middle=middle), faint)
+    found = curvature.expand(hierarchy, faint.arrays, jax.random.key(4))
+    for part in jax.tree.leaves(found.arrays):
+        assert np.isfinite(part).all()
+    assert np.isfinite(found.log_evidence)
+    middle, width = bulk()
+    start = list(hierarchy.galaxy).index("rho")
+    assert start == 0
+    assert abs(found.theta[0] - middle) < width
+    np.testing.assert_allclose(found.theta[1:], 0.0, atol=0.1)
+
+
+def bulk():
+    """Posterior mean and sd of rho's probit, by quadrature over rho.
+
+    Each line's fluxes of 0 are Gaussian, with its own shared departure integrated out.
+    """
+    probit = np.linspace(-6, 6, 2001)
+    noise = (1 + (0.1 * FAINT) ** 2) * np.eye(SPAXELS)
+    weight = stats.norm.pdf(probit)
+    for k, rho in enumerate(stats.norm.cdf(probit)):
+        covariance = noise + rho * FAINT**2
+        gauss = stats.multivariate_normal(np.zeros(SPAXELS), covariance)
+        weight[k] *= gauss.pdf(np.zeros(SPAXELS)) ** LINES
+    weight /= weight.sum()
+    middle = np.sum(weight * probit)
+    return middle, np.sqrt(np.sum(weight * (probit - middle) ** 2))

@@ -10,6 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer.util import log_density, log_likelihood, potential_energy
+from scipy.special import log_expit
 from scipy.stats import multivariate_normal, norm
 from test_scene import cut_out, patch, round_psf
 
@@ -18,11 +19,13 @@ from metalgrad.hierarchy import SIGNED, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.model import LineData, load_model
 from metalgrad.scene import lay_out
+from metalgrad.starts import prior_points, prior_sd
 from metalgrad.supports import Probit
 from metalgrad.textures import Spaxelwise
 
 SPAXELS = 5
 LINES = ("OII", "Hbeta", "OIII", "NII", "Halpha")
+LEAST_RED = 0.3 / 6  # a sixth of its prior's scale: where its softplus bends
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -126,19 +129,22 @@ def by_site(hierarchy, theta, z):
 
 
 def as_numpyro(sites):
-    """Move ``rho`` from our probit to NumPyro's logit.
+    """Move ``rho`` from our probit to NumPyro's logit, ``reddening`` to its logarithm.
 
     Returns
     -------
     sites : dict
     log_volume : float
-        log |d probit / d logit|: what our potential has less than NumPyro's.
+        log |d ours / d NumPyro's|: what our potential has less than NumPyro's.
     """
-    probit = sites["rho"]
+    probit, soft = sites["rho"], sites["reddening"] / LEAST_RED
     share = jax.scipy.stats.norm.cdf(probit)
     logit = jnp.log(share) - jax.scipy.stats.norm.logcdf(-probit)
     slope = jnp.log(share * (1 - share))  # of the sigmoid
-    return sites | {"rho": logit}, slope - jax.scipy.stats.norm.logpdf(probit)
+    log_volume = slope - jax.scipy.stats.norm.logpdf(probit)
+    log_red = jnp.log(LEAST_RED * jnp.logaddexp(soft, 0.0))  # its own slope's logarithm
+    log_volume += log_red - jnp.log(jax.scipy.special.expit(soft))
+    return sites | {"rho": logit, "reddening": log_red}, log_volume
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +276,11 @@ def test_sites_are_every_latent_and_deterministic_one(hierarchy):
     sites = hierarchy.sites(hierarchy.data.arrays, theta, z)
     expected = {*hierarchy.galaxy, *hierarchy.unit}
     expected |= {"central", "metallicity", "log_ratio", "ebv", "line_flux"}
-    expected |= {"scatter", "reddening_scatter", "clumpiness"}
+    expected |= {"scatter", "reddening_scatter", "clumpiness", "shared_dispersion"}
+    # All that a spaxel departs by tells its amplitude, and its mean but for the one
+    # that the others' means depend on.
+    expected |= {f"{name}_amplitude" for name in hierarchy.unit}
+    expected |= {f"{name}_mean" for name in hierarchy.unit if name != "offset"}
     assert set(sites) == expected
     for name in ("scatter", "reddening_scatter"):
         assert sites[name] == abs(sites[f"{name}{SIGNED}"])
@@ -280,7 +290,7 @@ def test_sites_are_every_latent_and_deterministic_one(hierarchy):
 
 
 def test_prior_points_begin_at_the_median(priors):
-    found = priors.prior_points(jax.random.key(0), 3)
+    found = prior_points(priors, jax.random.key(0), 3)
     assert found.shape == (3, priors.sizes[0])
     z = jnp.zeros((SPAXELS, priors.sizes[1]))
     values = priors.unpack(found[0], z)[0]
@@ -294,7 +304,7 @@ def test_prior_points_begin_at_the_median(priors):
 
 
 def test_prior_sd_is_that_of_the_priors(priors):
-    found = priors.prior_sd(4000)
+    found = prior_sd(priors, 4000)
     np.testing.assert_allclose(found["level"], 0.5, rtol=0.05)
     np.testing.assert_allclose(found["rho"], 12**-0.5, rtol=0.05)
     half = 0.3 * np.sqrt(1 - 2 / np.pi)
@@ -314,6 +324,89 @@ def test_probit_is_the_normal_distribution_function():
     np.testing.assert_allclose(change, norm.logpdf(line), rtol=1e-12)
     slope = jax.vmap(jax.grad(Probit()))(jnp.asarray(line))
     np.testing.assert_allclose(np.exp(change), slope, rtol=1e-12)
+
+
+def test_half_normals_move_by_a_softplus():
+    """SciPy's, that bends at a sixth of the scale: its value, inverse and slope."""
+
+    def model(data):
+        numpyro.sample("width", dist.HalfNormal(0.6))
+        toy(lambda: numpyro.sample("offset", dist.Normal()))(data)
+
+    transform, line = split(model, spectra()).galaxy["width"][1], np.linspace(-2, 2, 41)
+    value = transform(line)
+    np.testing.assert_allclose(value, 0.1 * np.log1p(np.exp(line / 0.1)), rtol=1e-9)
+    np.testing.assert_allclose(transform.inv(value), line, atol=1e-7)
+    change = transform.log_abs_det_jacobian(line, value)
+    np.testing.assert_allclose(change, log_expit(line / 0.1), rtol=1e-9, atol=1e-14)
+
+
+def telling(mean_of_second):
+    """Make a model of two sites for each spaxel, that tells what it likes of either."""
+
+    def model(data):
+        size = numpyro.sample("size", dist.Normal(0.0, 2.0))
+        with numpyro.plate("ratio", 2):
+            centre = numpyro.deterministic("centre", jnp.array([0.2, 0.4]) * size)
+            numpyro.sample("pair", dist.Normal(centre, jnp.exp(size)))
+        width = numpyro.sample("width", dist.HalfNormal(0.5))
+        with numpyro.plate("spaxel", len(data)):
+            first = numpyro.sample("first", dist.Normal())
+            second = numpyro.sample("second", dist.Normal().expand([2]).to_event(1))
+        numpyro.deterministic("first_amplitude", jnp.full((len(data), 1), size))
+        if mean_of_second is not None:
+            mean = mean_of_second(size * first)[:, None] * jnp.array([1.0, 3.0])
+            numpyro.deterministic("second_mean", mean)
+            amplitude = width * jnp.arange(1.0, 3.0) * jnp.ones((len(data), 1))
+            numpyro.deterministic("second_amplitude", amplitude)
+        flux = jnp.broadcast_to(jnp.sum(second, 1)[:, None], data.white.shape)
+        ones = jnp.ones(len(data.complexes))
+        with numpyro.plate("spaxel", len(data)):
+            numpyro.sample("data", LineData(data, flux, ones), obs=data.white)
+
+    return split(model, spectra())
+
+
+def test_means_and_amplitudes_are_those_that_a_model_tells():
+    hierarchy = telling(jnp.square)
+    assert list(hierarchy.unit) == ["first", "second"]
+    z = jnp.asarray(np.random.default_rng(5).normal(size=(SPAXELS, 3)))
+    theta = jnp.array([0.7, 0.0, 0.0, 0.3])
+    width = hierarchy.unpack(theta, z)[0]["width"]
+    mean, amplitude = hierarchy.locate(hierarchy.data.arrays, theta, z)
+    square = (0.7 * np.asarray(z[:, :1])) ** 2
+    expected = np.concatenate([0 * square, square, 3 * square], axis=1)
+    np.testing.assert_allclose(mean, expected)
+    row = np.array([0.7, width, 2 * width])
+    np.testing.assert_allclose(amplitude, np.tile(row, (SPAXELS, 1)))
+
+
+def test_what_a_model_does_not_tell_is_zero():
+    hierarchy, z = telling(None), jnp.ones((SPAXELS, 3))
+    mean, amplitude = hierarchy.locate(hierarchy.data.arrays, jnp.ones(4), z)
+    np.testing.assert_array_equal(mean, np.zeros((SPAXELS, 3)))
+    np.testing.assert_array_equal(amplitude, np.tile([1.0, 0.0, 0.0], (SPAXELS, 1)))
+
+
+def test_one_latent_leads_if_others_are_about_it_and_it_about_none(coupled):
+    assert telling(jnp.square).leading == 0
+    assert coupled.leading is None
+    plain = split(toy(lambda: numpyro.sample("offset", dist.Normal())), spectra())
+    assert plain.leading is None
+
+
+def test_peaks_are_of_the_galaxys_normals_at_their_middles():
+    """By SciPy; what is not normal has none, nor have spaxels."""
+    hierarchy, theta = telling(None), jnp.array([0.7, 5.0, -4.0, 0.3])
+    found = hierarchy.peaks(hierarchy.data.arrays, theta)
+    expected = norm.logpdf(0, 0, 2.0) + 2 * norm.logpdf(0, 0, np.exp(0.7))
+    np.testing.assert_allclose(found, expected)
+
+
+def test_derived_are_single_numbers_and_those_of_ratios(hierarchy):
+    assert telling(None).derived == ("centre",)
+    assert {"shared_dispersion", "scatter"} <= {*hierarchy.derived}
+    assert not {"ebv", "log_ratio", "offset_amplitude"} & {*hierarchy.derived}
 
 
 UNIT = {

@@ -20,6 +20,7 @@ from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.model import Free, LineData, Model, load_model
 from metalgrad.scene import lay_out
+from metalgrad.starts import prior_points
 
 BALMER = ("Hdelta", "Hgamma", "Hbeta", "Halpha")
 EVERYTHING = tuple(lines.catalogue())
@@ -68,6 +69,9 @@ def trace(model, data, **values):
 # Sites
 
 
+ITS_OWN = "reddening_offset", "brightness_offset"  # of a spaxel, whatever the ratios
+
+
 @pytest.mark.parametrize("name", cards.names("models"))
 @pytest.mark.parametrize("channels", [True, False], ids=["channels", "none"])
 def test_sites_and_their_shapes(name, channels):
@@ -81,7 +85,8 @@ def test_sites_and_their_shapes(name, channels):
     expected = {
         "rho": (),
         "shared_dispersion": (len(calibrated),),
-        "departure": (SPAXELS, 1 + len(calibrated)),
+        "typical_ratio": (len(calibrated),),
+        "local": (SPAXELS, len(calibrated)),
         "offset": (SPAXELS,),
         "log_ratio": (SPAXELS, len(calibrated)),
         "free_offset": (SPAXELS, varied),
@@ -103,9 +108,17 @@ def test_sites_and_their_shapes(name, channels):
     if channels:
         expected["noise_scale"] = (1,)
     if name == "gradient-rho0":
-        del expected["shared_dispersion"]
-    # Where all dispersion is the galaxy's a spaxel has only its metallicity to itself.
-    del expected["departure" if name == "gradient-rho1" else "offset"]
+        del expected["shared_dispersion"], expected["typical_ratio"]
+    # Where all dispersion is the galaxy's a spaxel has only its metallicity to itself,
+    # and else that is what the ratios' means depend on.
+    if name == "gradient-rho1":
+        del expected["local"]
+    for site in ("offset", "local", "free_offset", *ITS_OWN):
+        if site in expected:
+            told = (SPAXELS, int(np.prod(expected[site][1:])))
+            expected |= {f"{site}_amplitude": told, f"{site}_mean": told}
+    if name != "gradient-rho1":
+        del expected["offset_mean"]
     for site, shape in expected.items():
         assert np.shape(sites[site]["value"]) == shape, site
     assert sites["data"]["is_observed"]
@@ -117,38 +130,63 @@ def test_sites_and_their_shapes(name, channels):
 
 
 @pytest.mark.parametrize("calibration", cards.names("calibrations"))
-def test_a_single_ratio_shares_its_dispersion(calibration):
-    """What a spaxel had of its own could not be told from scatter in metallicity."""
+def test_ratios_depart_by_a_shared_and_a_local_part(calibration):
+    """A single one, too, and of any calibration: the closed form, in NumPy."""
     model = load_model("flat", calibration=calibration)
     # Where the source gave no dispersion the user must: any will do here.
     given = dict.fromkeys(model.calibration.ratios, 0.1)
     known = model.calibration.with_dispersion(**given)
     model = dataclasses.replace(model, calibration=known)
     data = model.prepare(some_tables())
-    (ratio, *more), _ = model.choose(data.lines)
-    sites = trace(model, data, shared_dispersion=jnp.full(1 + len(more), 1.3))
-    several = bool(more)
-    assert ("rho" in sites) == ("departure" in sites) == several
-    assert ("offset" in sites) != several
-    if not several:
-        metallicity = sites["metallicity"]["value"]
-        mean = model.calibration.log_ratio(ratio, metallicity)
-        sigma = model.calibration.dispersions((ratio,), metallicity)[..., 0]
-        found = sites["log_ratio"]["value"][:, 0]
-        np.testing.assert_allclose(found, mean + 1.3 * sigma)
+    ratios, _ = model.choose(data.lines)
+    rng, shape = np.random.default_rng(8), (SPAXELS, len(ratios))
+    values = {
+        "level": 8.1,
+        "rho": 0.36,
+        "typical_ratio": jnp.asarray(rng.normal(size=len(ratios))),
+        "local": jnp.asarray(rng.normal(size=shape)),
+    }
+    sites = trace(model, data, **values)
+
+    def expect(z):
+        means = [known.log_ratio(ratio, z) for ratio in ratios]
+        widths = [known.dispersion(ratio, z) for ratio in ratios]
+        return np.array(means, float), np.array(widths, float)
+
+    mean, width = expect(np.array([8.1]))
+    shared = (values["typical_ratio"] - mean[:, 0]) / width[:, 0]
+    np.testing.assert_allclose(sites["shared_dispersion"]["value"], shared)
+    law = sites["typical_ratio"]["fn"]
+    np.testing.assert_allclose(law.loc, mean[:, 0])
+    np.testing.assert_allclose(law.scale, 0.6 * width[:, 0])
+    mean, width = expect(np.asarray(sites["metallicity"]["value"]))
+    expected = mean.T + width.T * (shared + 0.8 * np.asarray(values["local"]))
+    np.testing.assert_allclose(sites["log_ratio"]["value"], expected)
 
 
 def test_fluxes_follow_from_the_sites():
     """The whole story, step by step, in NumPy."""
     model, names = load_model(), ("OII", "Hbeta", "OIII", "Halpha")
     data = model.prepare(some_tables(names))
+    pivot = float(data.pivot)
+    metallicity = 7.9 - 0.1 * (np.arange(SPAXELS) - pivot)
+
+    def calibrated(metallicity):
+        """R3 and R2 of Curti et al. (2023b), whose dispersions are 0.09 and 0.11."""
+        x = metallicity - 8.69
+        log_r3 = np.polyval([-0.6003, -2.73, -3.1422, -0.2768], x)
+        powers = [-0.2850, -2.3009, -5.5321, -5.1141, -1.0751, 0.4326]
+        return np.array([log_r3, np.polyval(powers, x)])
+
+    typical = calibrated(metallicity.mean())
     values = {
         "level": 7.9,
         "slope": -0.1,
         "scatter_signed": 0.0,
         "rho": 0.25,
-        "shared_dispersion": jnp.array([0.5, -1.0]),
-        "departure": jnp.array([[0.3, 0.5, 1.0]] * SPAXELS),
+        "typical_ratio": typical + np.array([0.09 * 0.5, 0.11 * -1.0]),
+        "offset": jnp.full(SPAXELS, 0.3),
+        "local": jnp.array([[0.5, 1.0]] * SPAXELS),
         "reddening": 0.2,
         "reddening_scatter_signed": 0.5,
         "reddening_offset": jnp.linspace(-1.0, 1.0, SPAXELS),
@@ -158,15 +196,11 @@ def test_fluxes_follow_from_the_sites():
         "brightness_offset": jnp.linspace(0.0, 0.3, SPAXELS),
     }
     sites = trace(model, data, **values)
-    pivot = float(data.pivot)
-    metallicity = 7.9 - 0.1 * (np.arange(SPAXELS) - pivot)
+    np.testing.assert_allclose(sites["shared_dispersion"]["value"], [0.5, -1.0])
     np.testing.assert_allclose(sites["metallicity"]["value"], metallicity)
     np.testing.assert_allclose(sites["central"]["value"], 7.9 + 0.1 * pivot)
-    x = metallicity - 8.69
-    # Curti et al. (2023b), with dispersions 0.09 and 0.11 dex: half of the sd shared
-    log_r3 = np.polyval([-0.6003, -2.73, -3.1422, -0.2768], x)
+    log_r3, log_r2 = calibrated(metallicity)  # half of the sd is shared
     log_r3 += 0.09 * (0.5 + np.sqrt(0.75) * 0.5)
-    log_r2 = np.polyval([-0.2850, -2.3009, -5.5321, -5.1141, -1.0751, 0.4326], x)
     log_r2 += 0.11 * (-1.0 + np.sqrt(0.75) * 1.0)
     ebv = 0.2 * np.exp(0.5 * np.linspace(-1.0, 1.0, SPAXELS))
     np.testing.assert_allclose(sites["ebv"]["value"], ebv)
@@ -377,7 +411,7 @@ def test_gradient_on_a_scene_is_finite_where_chains_start(name):
     )
     rng = np.random.default_rng(5)
     units = 1 if hierarchy.coupled else len(hierarchy.data)
-    for theta in hierarchy.prior_points(jax.random.key(1), 3):
+    for theta in prior_points(hierarchy, jax.random.key(1), 3):
         for scale in (0.0, 1.0, 3.0):
             z = jnp.asarray(scale * rng.normal(size=(units, hierarchy.sizes[1])))
             value, slopes = function(theta, z)
@@ -387,7 +421,7 @@ def test_gradient_on_a_scene_is_finite_where_chains_start(name):
 
 def test_sites_on_a_scene_have_the_shape_of_the_data():
     hierarchy = mapped(psf=round_psf(), model=load_model())
-    theta = hierarchy.prior_points(jax.random.key(1), 1)[0]
+    theta = prior_points(hierarchy, jax.random.key(1), 1)[0]
     z = jnp.zeros((1, hierarchy.sizes[1]))
     sites = jax.jit(hierarchy.sites)(hierarchy.data.arrays, theta, z)
     count = len(hierarchy.data)
@@ -432,7 +466,7 @@ def test_turning_the_sky_changes_nothing(quarters):
     model = load_model("gradient")
     plain, other = turned(0, model), turned(quarters, model)
     rng = np.random.default_rng(7)
-    theta = plain.prior_points(jax.random.key(1), 2)[1]
+    theta = prior_points(plain, jax.random.key(1), 2)[1]
     m, n = plain.data.scene.frequency.shape
     z, moved = [], []
     for shape in plain.unit.values():
@@ -482,7 +516,7 @@ def test_light_is_seen_through_the_psf():
     """What a line's map loses in height where nothing departs, SciPy loses too."""
     hierarchy = mapped(13, 16, psf=round_psf(0.2), model=load_model("flat"))
     data = hierarchy.data
-    theta = hierarchy.prior_points(jax.random.key(1), 1)[0]
+    theta = prior_points(hierarchy, jax.random.key(1), 1)[0]
     z = jnp.zeros((1, hierarchy.sizes[1]))
     names = [*hierarchy.galaxy]
     starts = np.cumsum([0, *(int(np.prod(s)) for s, _ in hierarchy.galaxy.values())])

@@ -16,6 +16,7 @@ from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.model import LineData, load_model
 from metalgrad.scene import lay_out
+from metalgrad.starts import prior_points
 
 SPAXELS, LINES, GALAXY, WAVES = 4, 3, 3, 7
 RNG = np.random.default_rng(11)
@@ -221,7 +222,7 @@ def test_a_path_that_stands_still_has_some_width():
 def test_amplitudes_of_either_sign_are_expanded_at_their_size(galaxy):
     """A path that went to both signs has a mean where departures have no effect."""
     arrays, at = galaxy.data.arrays, jax.random.key(1)
-    theta, z, _ = pilot.first_guess(galaxy, arrays, at, starts=1)
+    ((theta, z, _),) = pilot.first_guess(galaxy, arrays, at, starts=1)
     signs = np.where(np.arange(40) % 2, 1.0, -1.0)[:, None]
     path = np.where(galaxy.is_signed, 0.3 * signs, np.asarray(theta))
     path = path + 0.01 * np.random.default_rng(18).normal(size=path.shape)
@@ -252,7 +253,9 @@ def test_the_deeper_of_two_branches_is_found(data):
     white = np.full((SPAXELS, LINES), 10 * (4.0 + 0.04))
     pair = data.with_arrays(data.arrays | {"root": root, "white": white})
     hierarchy = split(forked, pair)
-    theta, z, told = pilot.first_guess(hierarchy, pair.arrays, jax.random.key(2))
+    ((theta, z, told), *_) = pilot.first_guess(
+        hierarchy, pair.arrays, jax.random.key(2)
+    )
     np.testing.assert_array_equal(told, [True, False])
     np.testing.assert_allclose(theta[0], 2.0, atol=1e-2)
     assert np.isfinite(z).all()
@@ -303,12 +306,12 @@ def test_from_anywhere_a_galaxy_climbs_down_to_sense(galaxy, told):
     """Light wrong by orders of magnitude, ratios by many of their dispersions."""
     arrays, z = galaxy.data.arrays, jnp.zeros((1, galaxy.sizes[1]))
     height = jax.jit(galaxy.potential)
-    median = galaxy.prior_points(jax.random.key(0), 1)[0]
+    median = prior_points(galaxy, jax.random.key(0), 1)[0]
     away = np.random.default_rng(17).normal(size=told.size)
     heights = []
     for scale in (0.0, 2.0, -30.0):
         start = median + scale * told * away
-        found = pilot.climb_down(galaxy, arrays, start, told)
+        found = pilot.climb_down(galaxy, galaxy.data.arrays, start, told)
         assert np.isfinite(found).all()
         np.testing.assert_array_equal(found[~told], start[~told])
         heights.append(float(height(arrays, found, z)))
@@ -319,3 +322,20 @@ def test_from_anywhere_a_galaxy_climbs_down_to_sense(galaxy, told):
             assert 0 <= values["reddening"] < 3
     assert np.isfinite(heights).all()
     assert heights[1] < heights[0] + 20
+
+
+def test_a_solver_that_breaks_down_leaves_the_best_point(galaxy, monkeypatch):
+    """SciPy's trust-exact does so where numbers leave it no step."""
+    start = prior_points(galaxy, jax.random.key(0), 1)[0]
+    told = np.ones(len(start), bool)
+    seen = []
+
+    def minimize(fun, x, **kwargs):
+        del kwargs
+        for shift in (0.3, 0.0, -0.1):
+            seen.append((fun(x + shift), x + shift))
+        raise UnboundLocalError("cannot access local variable 'p'")
+
+    monkeypatch.setattr(pilot.scipy.optimize, "minimize", minimize)
+    found = pilot.climb_down(galaxy, galaxy.data.arrays, start, told)
+    np.testing.assert_array_equal(found, min(seen, key=lambda one: one[0])[1])

@@ -85,7 +85,7 @@ def test_a_fixed_share_is_not_sampled(data, card, rho):
     model = load_model(card)
     hierarchy = split(model, model.prepare(data))
     free = split(load_model("gradient"), model.prepare(data))
-    gone = {"rho", "shared_dispersion"} if rho == 0 else {"rho"}
+    gone = {"rho", "typical_ratio"} if rho == 0 else {"rho"}
     assert [*hierarchy.galaxy] == [name for name in free.galaxy if name not in gone]
     assert "rho" in hierarchy.derived
     arrays, point = hierarchy.data.arrays, [jnp.zeros(s) for s in hierarchy.sizes]
@@ -100,18 +100,26 @@ def test_a_fixed_share_is_the_limit_of_a_latent_one(data, rho):
     prepared = model.prepare(data)
     fixed = dataclasses.replace(model, rho=dist.Delta(rho))
     (ratios, _), rng = model.choose(prepared.lines), np.random.default_rng(3)
+    offset = rng.normal(size=COUNT)
+    offset -= offset.mean()  # so that the mean metallicity is that of the field
+    values = {"offset": jnp.asarray(offset)}
     if rho == 0:
-        departure = jnp.asarray(rng.normal(size=(COUNT, 1 + len(ratios))))
-        values = {"shared_dispersion": jnp.zeros(len(ratios)), "departure": departure}
-        near = trace(model, prepared, **values, rho=1e-9)
+        values["local"] = jnp.asarray(rng.normal(size=(COUNT, len(ratios))))
         found = trace(fixed, prepared, **values)
+        assert "shared_dispersion" not in found
+        where = found["metallicity"]["value"].mean(keepdims=True)
+        typical = model.calibration.log_ratios(ratios, where)[0]
+        near = trace(model, prepared, **values, typical_ratio=typical, rho=1e-9)
         for name in ("metallicity", "log_ratio"):
             expected = near[name]["value"]
             np.testing.assert_allclose(found[name]["value"], expected, atol=1e-6)
         return
-    shared = jnp.asarray(rng.normal(size=len(ratios)))
-    found = trace(fixed, prepared, shared_dispersion=shared)
+    values["typical_ratio"] = jnp.asarray(rng.normal(size=len(ratios)))
+    found = trace(fixed, prepared, **values)
     metallicity = found["metallicity"]["value"]
+    where = metallicity.mean(keepdims=True)
+    shared = values["typical_ratio"] - model.calibration.log_ratios(ratios, where)[0]
+    shared /= model.calibration.dispersions(ratios, where)[0]
     width = model.calibration.dispersions(ratios, metallicity)
     expected = model.calibration.log_ratios(ratios, metallicity) + width * shared
     np.testing.assert_allclose(found["log_ratio"]["value"], expected, rtol=1e-9)

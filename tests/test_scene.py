@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, ndimage, signal
 
 from metalgrad.psf import FWHM_PER_SIGMA, PSF, nirspec
-from metalgrad.scene import Scene, lay_out
+from metalgrad.scene import Scene, half_light, lay_out
 from metalgrad.spaxels import FLUX_DENSITY, Spaxels
 from metalgrad.targets import Target
 
@@ -292,7 +292,18 @@ def test_without_a_psf_light_is_seen_where_it_is_emitted(shape):
 
 
 def test_five_rows_without_a_psf_are_enough():
-    assert whole(5, 9).shape == (3, 5)
+    assert whole(5, 21).shape == (3, 11)
+
+
+def test_compact_light_has_cells_as_small_as_spaxels():
+    """Exponential discs of half-light radius 0.12" and 0.24"."""
+    spaxels = cut_out(np.ones((41, 41), bool))
+    radius = np.hypot(*(spaxels.index - 20.0).T) * PIXEL
+    for half, side in ((0.12, 41), (0.24, 21)):
+        light = np.exp(-1.678 * radius / half)  # whose square S/N squared goes with
+        found = half_light(spaxels, light**2)
+        assert_allclose(found, half, atol=PIXEL / 2)
+        assert lay_out(spaxels, light**2, LINES).shape == (side, side)
 
 
 def test_dark_is_seen_as_dark_and_light_adds_up():

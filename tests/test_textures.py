@@ -15,7 +15,7 @@ from scipy.stats import kstest, norm
 from metalgrad import textures
 from metalgrad.scene import lay_out
 from metalgrad.spaxels import Spaxels
-from metalgrad.textures import Independent, Smooth, Spaxelwise, Waves, turn
+from metalgrad.textures import Independent, Smooth, Spaxelwise, Waves
 
 WIDTHS = [(), (1,), (3,), (2, 3)]
 POSITION = np.array([[0.3, -0.4], [1.2, 0.7], [-2.0, 0.1], [0.6, 2.2]])
@@ -80,6 +80,18 @@ def test_spaxels_have_latents_of_their_own_in_their_plate(width):
     point = np.linspace(-2, 1.3, drawn.size).reshape(drawn.shape)
     expected = norm.logpdf(point).reshape(4, -1).sum(axis=1)
     assert_allclose(site["fn"].log_prob(point), expected)
+
+
+def test_spaxels_tell_about_what_they_depart_and_how_much():
+    mean, amplitude = jnp.arange(8.0).reshape(4, 2), jnp.array([0.3, -2.0])
+    canvas = spaxelwise()
+    with handlers.seed(rng_seed=0), handlers.trace() as sites:
+        canvas.draw("offset", 2, amplitude=amplitude, mean=mean)
+        canvas.draw("lead", amplitude=0.4)
+    assert_array_equal(sites["offset_mean"]["value"], mean)
+    assert_array_equal(sites["offset_amplitude"]["value"], np.tile(amplitude, (4, 1)))
+    assert_allclose(sites["lead_amplitude"]["value"], np.full((4, 1), 0.4))
+    assert "lead_mean" not in sites
 
 
 def test_spaxels_draw_standard_normals():
@@ -208,35 +220,3 @@ def test_a_texture_of_ones_own_needs_two_methods():
     with handlers.seed(rng_seed=1):
         drawn = Alike().sample(likelihood()).draw("offset", 3)
     assert_array_equal(drawn, np.broadcast_to(drawn[:1], (4, 3)))
-
-
-def pushed(lever, width):
-    """The matrix of `turn` at each cell, (cell, ratio + 1, ratio + 1)."""
-    cells, size = len(lever), lever.shape[1] + 1
-
-    def one(unit):
-        normals = jnp.broadcast_to(unit, (cells, size))
-        offset, local = turn(normals, jnp.asarray(lever), jnp.asarray(width))
-        return jnp.concatenate([offset[:, None], local], axis=1)
-
-    return np.moveaxis(np.asarray(jax.vmap(one)(jnp.eye(size))), 0, -1)
-
-
-@pytest.mark.parametrize("width", [1.0, 0.3, 1e-6])
-def test_departures_are_turned_and_not_stretched(width):
-    """An orthogonal matrix, after which the first normal moves no ratio."""
-    lever = np.random.default_rng(3).normal(0.2, 1.5, (6, 3))
-    matrix = pushed(lever, width)
-    for cell in range(6):
-        assert_allclose(matrix[cell] @ matrix[cell].T, np.eye(4), atol=1e-9)
-        whole = np.concatenate([lever[cell][:, None], width * np.eye(3)], axis=1)
-        seen = whole @ matrix[cell]
-        assert_allclose(seen[:, 0], 0.0, atol=1e-9)
-        # What data see: the calibration's own width, and metallicity along the lever.
-        expected = width**2 * np.eye(3) + np.outer(lever[cell], lever[cell])
-        assert_allclose(seen @ seen.T, expected, atol=1e-9)
-
-
-def test_without_scatter_nothing_is_turned():
-    matrix = pushed(np.zeros((2, 3)), 0.7)
-    assert_allclose(matrix, np.broadcast_to(np.eye(4), (2, 4, 4)))

@@ -1,0 +1,109 @@
+"""Coordinates that keep still, as those of `steady`, for spaxels each on its own.
+
+What varies from spaxel to spaxel is a mean, set by the galaxy's parameters, plus an
+amplitude times a standard normal.  Of a bright spaxel the data tell the sum: when mean
+or amplitude move, the normal must follow, and a sampler of both is caught in a narrow
+valley; of a faint one they tell nothing, and the normal is free.  Here the data's
+coordinates are drawn: the normals follow from them by the mean of a Kalman filter and
+the root of its covariance, exact for data that are linear in the sums, and made exact
+for any by the volume that is returned.
+
+The sum may be a function of another latent that is drawn before it: a ratio departs
+from what its calibration says of a spaxel's own metallicity.  That *leading* latent is
+placed first, by what the data tell of it when all others are integrated out, and the
+others given it; so the curve of a calibration bends no valley.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalgrad.collapse import spaxel_jacobian
+from metalgrad.hierarchy import Hierarchy
+from metalgrad.small import factor, log_volume, solve_lower, solve_upper
+
+
+def place(hierarchy: Hierarchy, arrays, settled, theta, still):
+    """Take ``still`` coordinates to latents.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+        Whose spaxels are units of their own.
+    arrays : dict
+    settled : dict
+        As of `find`.
+    theta : array, (galaxy,)
+    still : array, (spaxel, latent)
+
+    Returns
+    -------
+    z : array, (spaxel, latent)
+    log_volume : float
+        Log of the volume of ``z`` over that of ``still``.
+    """
+    lead = hierarchy.leading
+    mean, amplitude = hierarchy.locate(arrays, theta, jnp.zeros_like(still))
+    rows = settled["rows"] * amplitude.T  # (line, latent, spaxel)
+    others = rows if lead is None else rows.at[:, lead].set(0.0)
+    lower = factor(jnp.einsum("rls,qls->rqs", others, others))
+    volume = -log_volume(lower)
+    if lead is not None:
+        first = (lower, rows[:, lead], _data(settled, mean), still[:, lead])
+        found, change = _place_leading(*first)
+        still, volume = still.at[:, lead].set(found), volume + change
+        alone = jnp.zeros_like(still).at[:, lead].set(found)  # no other sets a mean
+        mean, _ = hierarchy.locate(arrays, theta, alone)
+    known = solve_lower(lower, _data(settled, mean))
+    drawn = jnp.einsum("rls,sl->rs", others, still)
+    shrunk = solve_lower(lower, drawn, shift=1.0)
+    told = [k - s for k, s in zip(known, shrunk, strict=True)]
+    told = jnp.stack(solve_upper(lower, told))
+    return still + jnp.einsum("rs,rls->sl", told, others), volume
+
+
+def _data(settled, mean):
+    """Tell what the data say about departures from ``mean``, (line, spaxel)."""
+    return settled["data"] - jnp.einsum("rls,sl->rs", settled["rows"], mean)
+
+
+def _place_leading(lower, row, data, still):
+    """Place one latent, all others integrated out; with the log volume of it."""
+    along = jnp.stack(solve_lower(lower, row))
+    toward = jnp.sum(along * jnp.stack(solve_lower(lower, data)), axis=0)
+    precision = 1 + jnp.sum(along**2, axis=0)
+    found = toward / precision + still / jnp.sqrt(precision)
+    return found, -0.5 * jnp.sum(jnp.log(precision))
+
+
+@partial(jax.jit, static_argnums=0)
+def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
+    """Choose coordinates by what the data tell about ``z``, the mode at ``theta``.
+
+    Returns
+    -------
+    dict
+        ``rows`` (line, latent, spaxel), slopes of the whitened residuals in the sums;
+        ``data`` (line, spaxel), what the sums would be, were they linear.  A latent
+        whose amplitude is not told, or is 0, is left as it is.
+    """
+    residual, jacobian = spaxel_jacobian(hierarchy, arrays, theta, z)
+    mean, amplitude = hierarchy.locate(arrays, theta, z)
+    rows = jnp.where(
+        amplitude[:, None] == 0,
+        0.0,
+        jacobian / jnp.where(amplitude == 0, 1.0, amplitude)[:, None],
+    )
+    sums = mean + amplitude * z
+    if hierarchy.leading is not None:  # the others' means hold what it does
+        sums = sums.at[:, hierarchy.leading].set(0.0)
+    data = jnp.einsum("srl,sl->rs", rows, sums) - residual.T
+    return {"rows": jnp.moveaxis(rows, 0, -1), "data": data}
+
+
+def blank(hierarchy: Hierarchy) -> dict:
+    """Return the keys of `find`, around nothing."""
+    del hierarchy
+    return {"rows": np.zeros(0), "data": np.zeros(0)}
