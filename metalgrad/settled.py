@@ -48,7 +48,8 @@ def place(hierarchy: Hierarchy, arrays, settled, theta, still):
     mean, amplitude = hierarchy.locate(arrays, theta, jnp.zeros_like(still))
     rows = settled["rows"] * amplitude.T  # (line, latent, spaxel)
     others = rows if lead is None else rows.at[:, lead].set(0.0)
-    lower = factor(jnp.einsum("rls,qls->rqs", others, others))
+    # Sums of products: with the batch last einsum would first turn every array.
+    lower = factor(jnp.sum(others[:, None] * others[None], axis=2))
     volume = -log_volume(lower)
     if lead is not None:
         first = (lower, rows[:, lead], _data(settled, mean), still[:, lead])
@@ -57,16 +58,16 @@ def place(hierarchy: Hierarchy, arrays, settled, theta, still):
         alone = jnp.zeros_like(still).at[:, lead].set(found)  # no other sets a mean
         mean, _ = hierarchy.locate(arrays, theta, alone)
     known = solve_lower(lower, _data(settled, mean))
-    drawn = jnp.einsum("rls,sl->rs", others, still)
+    drawn = jnp.sum(others * still.T, axis=1)
     shrunk = solve_lower(lower, drawn, shift=1.0)
     told = [k - s for k, s in zip(known, shrunk, strict=True)]
     told = jnp.stack(solve_upper(lower, told))
-    return still + jnp.einsum("rs,rls->sl", told, others), volume
+    return still + jnp.sum(told[:, None] * others, axis=0).T, volume
 
 
 def _data(settled, mean):
     """Tell what the data say about departures from ``mean``, (line, spaxel)."""
-    return settled["data"] - jnp.einsum("rls,sl->rs", settled["rows"], mean)
+    return settled["data"] - jnp.sum(settled["rows"] * mean.T, axis=1)
 
 
 def _place_leading(lower, row, data, still):

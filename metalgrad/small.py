@@ -5,6 +5,7 @@ over rows, every operation is one of whole vectors, which compilers fuse.  Matri
 vectors come with their rows first and the batch last.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -27,7 +28,16 @@ def factor(gram: Float[Array, "row row batch"]) -> list[list]:
             lower[row][column] = (
                 jnp.sqrt(1 + left) if diagonal else left / lower[column][column]
             )
+        _keep(lower, column)
     return lower
+
+
+def _keep(lower, column):
+    """Have a column computed once; fused with what follows it would be many times."""
+    rows = range(column, len(lower))
+    kept = jax.lax.optimization_barrier([lower[row][column] for row in rows])
+    for row, value in zip(rows, kept, strict=True):
+        lower[row][column] = value
 
 
 def log_volume(lower) -> Float[Array, ""]:
@@ -40,7 +50,8 @@ def solve_lower(lower, vector, shift: float = 0.0) -> list:
     found = []
     for row, value in zip(lower, vector, strict=True):
         rest = sum(row[k] * x for k, x in enumerate(found))
-        found.append((value - rest) / (row[len(found)] + shift))
+        one = (value - rest) / (row[len(found)] + shift)
+        found.append(jax.lax.optimization_barrier(one))
     return found
 
 
@@ -50,5 +61,6 @@ def solve_upper(lower, vector) -> list:
     found = [None] * size
     for row in reversed(range(size)):
         rest = sum(lower[k][row] * found[k] for k in range(row + 1, size))
-        found[row] = (vector[row] - rest) / lower[row][row]
+        one = (vector[row] - rest) / lower[row][row]
+        found[row] = jax.lax.optimization_barrier(one)
     return found
