@@ -19,7 +19,6 @@ Run ``python benchmarks/beam.py [SEEDS]``.  Finished fits are kept in
 where a smaller one ended.
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from itertools import product
 from pathlib import Path
 
 import independent
+import kept
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
@@ -37,7 +37,7 @@ import metalgrad as mg
 from metalgrad import inference
 from metalgrad.matching import match_psf
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "beam.jsonl"
 SETTINGS = {"warmup": 200, "draws": 300, "chains": 2}
 SLOPE = -0.1  # dex/kpc
 LEVEL = 8.25  # at the effective radius: between the turns of R3 (7.9) and R2 (8.6)
@@ -152,18 +152,13 @@ def report(rows):
 
 def main(seeds=1):
     """Fit what is missing, all cases of a seed before the next, and report."""
-    kept = RESULTS / "beam.jsonl"
-    RESULTS.mkdir(exist_ok=True)
-    lines = kept.read_text().splitlines() if kept.exists() else []
-    rows, model = [json.loads(line) for line in lines], mg.load_model("gradient")
+    rows, model = kept.read(RESULTS), mg.load_model("gradient")
     done = {(row["seed"], row["size"], row["method"]) for row in rows}
     inference.FORETOLD = 16  # leave-one-out, a third of the time, is not asked for
     for case in product(range(1, int(seeds) + 1), REACH, METHODS):
         if case not in done:
             rows.append(fit(model, *case))
-            with kept.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-            print(rows[-1], flush=True)
+            kept.add(RESULTS, rows[-1])
     report(rows)
 
 

@@ -14,11 +14,12 @@ import time
 import warnings
 from pathlib import Path
 
+import kept
 import numpy as np
 
 import metalgrad as mg
 
-KEPT = Path(__file__).parent / "results" / "branches.jsonl"
+RESULTS = Path(__file__).parent / "results" / "branches.jsonl"
 CURTI = mg.load_calibration("curti23")
 LEVEL = (8.0, 0.5)  # of the prior, 12+log(O/H)
 RANGE = (7.1, 8.8)  # kept within the calibration's
@@ -102,13 +103,10 @@ def report(rows):
 
 def main(count=50):
     """Fit what is missing of ``count`` galaxies, and report."""
-    lines = KEPT.read_text().splitlines() if KEPT.exists() else []
-    rows = [json.loads(line) for line in lines]
+    rows = kept.read(RESULTS)
     for seed in sorted({*range(1, int(count) + 1)} - {row["seed"] for row in rows}):
         rows.append(judge(seed))
-        with KEPT.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
-        print(rows[-1], flush=True)
+        kept.add(RESULTS, rows[-1])
     report(rows)
 
 

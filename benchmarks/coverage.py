@@ -14,7 +14,6 @@ Finished mocks are kept in ``benchmarks/results/coverage_KIND.jsonl`` and not fi
 again.
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ import warnings
 from pathlib import Path
 
 import independent
+import kept
 import numpy as np
 from astropy.coordinates import SkyCoord
 
@@ -91,16 +91,12 @@ def report(rows):
 
 def main(kind, count=40):
     """Fit what is missing of ``count`` mocks, and report."""
-    kept = RESULTS / f"coverage_{kind}.jsonl"
-    RESULTS.mkdir(exist_ok=True)
-    lines = kept.read_text().splitlines() if kept.exists() else []
-    rows, model = [json.loads(line) for line in lines], mg.load_model("gradient")
+    path = RESULTS / f"coverage_{kind}.jsonl"
+    rows, model = kept.read(path), mg.load_model("gradient")
     inference.FORETOLD = 16  # leave-one-out, a third of the time, is not asked for
     for seed in sorted(set(range(1, int(count) + 1)) - {row["seed"] for row in rows}):
         rows.append(fit_mock(model, kind, seed))
-        with kept.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
-        print(rows[-1], flush=True)
+        kept.add(path, rows[-1])
     report(rows)
 
 

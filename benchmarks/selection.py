@@ -20,7 +20,6 @@ and joint fits of each slope; what is finished is kept in
 ``benchmarks/results/selection.jsonl``, the picture is ``selection.png`` there.
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from itertools import product
 from pathlib import Path
 
 import independent
+import kept
 import matplotlib.pyplot as plt
 import numpy as np
 from astropy.coordinates import SkyCoord
@@ -240,10 +240,8 @@ def report(rows):
 
 def main(galaxies=12, joints=3):
     """Do what is missing, draw, print."""
-    kept = RESULTS / "selection.jsonl"
-    RESULTS.mkdir(exist_ok=True)
-    lines = kept.read_text().splitlines() if kept.exists() else []
-    rows, model = [json.loads(line) for line in lines], mg.load_model("gradient")
+    path = RESULTS / "selection.jsonl"
+    rows, model = kept.read(path), mg.load_model("gradient")
     inference.FORETOLD = 16  # leave-one-out, a third of the time, is not asked for
     wanted = [
         ("spaxels", *case) for case in product(range(1, int(galaxies) + 1), SLOPES)
@@ -257,9 +255,7 @@ def main(galaxies=12, joints=3):
         case = seed, slope
         found = joint(model, *case) if kind == "joint" else classical(*case)[0]
         rows.append({"seed": seed, "slope": slope} | found)
-        with kept.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
-        print(kind, seed, slope, rows[-1][kind], flush=True)
+        kept.add(path, rows[-1])
     report(rows)
     shown = [row for row in rows if (row["seed"], row["slope"]) == SHOWN]
     if any("joint" in row for row in shown):

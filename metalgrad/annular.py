@@ -76,9 +76,8 @@ class AnnularGradient:
         """
         scale = np.array([self.size.kpc, 1.0])
         covariance = self.line.covariance * np.outer(scale, scale)
-        return StraightLine(
-            self.line.slope * self.size.kpc, self.line.central, covariance
-        )
+        slope = self.line.slope * self.size.kpc
+        return StraightLine(slope, self.line.central, covariance)
 
     def to_table(self) -> Table:
         """Return a row for each annulus: radius, metallicity, E(B-V) and lines."""
@@ -90,9 +89,8 @@ class AnnularGradient:
         for name in ("lower", "upper", "second", "at_edge", "chi2", "ebv"):
             table[name] = getattr(found, name)
         table["ebv"].unit = u.mag
-        table["ratios"] = [
-            " ".join(np.array(found.ratios)[used]) for used in found.used
-        ]
+        names = np.array(found.ratios)
+        table["ratios"] = [" ".join(names[used]) for used in found.used]
         return hstack([table, self.fit.to_table()])
 
     def summary(self) -> Table:
@@ -139,8 +137,18 @@ def add_up(
     Spaxels
         One "spaxel" for each sum, at the mean radius of its members; numbers that no
         spaxel has are left out.
+
+    Raises
+    ------
+    ValueError
+        If there is not one number per spaxel, or none that is 0 or above.
     """
     number = np.zeros(len(spaxels), int) if number is None else np.asarray(number)
+    if number.shape != (len(spaxels),) or not (number >= 0).any():
+        raise ValueError(
+            f"numbers of shape {number.shape} where one for each of {len(spaxels)} "
+            "spaxels is expected, 0 or above for at least one; number the sums from 0"
+        )
     kept = np.unique(number[number >= 0])
     member = (number == kept[:, None]).astype(float)
     good = np.isfinite(spaxels.error)
@@ -238,9 +246,7 @@ def annular_gradient(
         what `Spaxels.select`, `match_psf`, `effective_radius` or `fit_lines` refuse.
     """
     if cube.pixel_scale is None:
-        raise ValueError(
-            "a bare spectrum has no annuli; give a cube with a pixel_scale"
-        )
+        raise ValueError("a bare spectrum has no annuli; give it a pixel_scale")
     lsf = lsf or prism()
     cube = _clipped(cube, target, lsf) if clip else cube
     if goal_fwhm is not None:

@@ -4,7 +4,7 @@ R3 turns over near 12+log(O/H) = 8.  With few other lines a galaxy may be metal-
 metal-rich, and no chain of a local sampler crosses from one to the other.  Chains are
 run about every mode that is not hopeless; each branch is weighed by the integral of the
 galaxy's posterior about it, all departures integrated out; and draws are taken from
-either in proportion.
+either in proportion (`metalgrad.mixing`).
 """
 
 import os
@@ -19,14 +19,75 @@ import numpy as np
 from metalgrad import collapse
 from metalgrad.bridge import Folded, log_integral
 from metalgrad.chains import Run
+from metalgrad.checkpoint import UNSAVED
 from metalgrad.convergence import APART
 from metalgrad.foretell import log_evidence
 from metalgrad.measures import distance
+from metalgrad.mixing import alternate, mix, stay
 
 PROPOSED = 256  # draws with which a spaxel's latents are integrated out
-SOME = 0.1  # of a chain that must have stayed at home; ours
 LOOKS = 400  # points at which a branch's density is looked at: draws, and proposals
 FEWER = 120  # where every look takes waves out
+
+
+def sample(
+    run: Run,
+    arrays,
+    affines,
+    keys,
+    *,
+    integrate,
+    chains: int,
+    draws: int,
+    progress: bool,
+    kept=UNSAVED,
+) -> tuple:
+    """Draw about each live branch; put branches that stay apart together by weight.
+
+    Parameters
+    ----------
+    run : Run
+    arrays : dict
+    affines : list of dict
+        As of `Run.branches`.
+    keys : pair of jax.Array
+        Of the chains, and of the weights.
+    integrate : callable
+        Of coordinates and draws of a branch: log likelihood of spaxels at every so
+        many of the kept draws, (chain, draw, spaxel), and how many these are.
+    chains, draws : int
+        Of each branch.
+    progress : bool
+    kept : Checkpoint
+
+    Returns
+    -------
+    outcome : dict
+        As `Run.chains` has it.
+    marginal : numpy.ndarray, (chain, draw, spaxel)
+    told : tuple or None
+        Where each draw is from, (draw,), and the branches' weights and their errors;
+        None where there is one branch, or chains go from one to the other.
+    """
+    firsts = range(0, chains * len(affines), chains)
+    each = jax.random.split(keys[0], (len(affines), chains))
+    outcomes = [
+        run.chains(one, arrays, affine, draws, progress, kept, first)
+        for affine, first, one in zip(affines, firsts, each, strict=True)
+    ]
+    if len(outcomes) == 1 or not are_apart(run, outcomes):
+        outcome = alternate(outcomes)
+        return outcome, integrate(affines[0], outcome)[0], None
+    middles = find_middles(run, outcomes)
+    outcomes = [
+        stay(one, _owner(run, middles, one["kept"]["theta"]) == number)
+        for number, one in enumerate(outcomes)
+    ]
+    found = [integrate(*one) for one in zip(affines, outcomes, strict=True)]
+    marginals, strides = zip(*found, strict=True)
+    weights, errors = weigh(run, arrays, affines, outcomes, middles, keys[1])
+    outcome, marginal, branch = mix(outcomes, marginals, weights, strides[0])
+    return outcome, marginal, (branch, weights, errors)
 
 
 def are_apart(run: Run, outcomes: list[dict]) -> bool:
@@ -34,31 +95,14 @@ def are_apart(run: Run, outcomes: list[dict]) -> bool:
 
     Of chains that go to and fro between two modes all groups are alike.
     """
-    levels = _levels(run, outcomes).reshape(
-        len(outcomes), -1, run.hierarchy.is_level.sum()
-    )
-    return all(
-        max(map(distance, one.T, other.T)) > APART
-        for one, other in combinations(levels, 2)
-    )
-
-
-def stay(run: Run, outcomes: list[dict], middles) -> list[dict]:
-    """Let every chain be on its own branch, whose draws stand for those beyond.
-
-    The border is half way between the branches' levels.  A chain that has gone over for
-    good is left out for the one that has stayed most.
-    """
-    return [
-        _stay(one, _owner(run, middles, one["kept"]["theta"]) == number)
-        for number, one in enumerate(outcomes)
-    ]
+    levels = _levels(run, outcomes)
+    pairs = combinations(levels.reshape(len(levels), -1, levels.shape[-1]), 2)
+    return all(max(map(distance, a.T, b.T)) > APART for a, b in pairs)
 
 
 def find_middles(run: Run, outcomes: list[dict]) -> np.ndarray:
     """Return the levels at which the chains of each branch begin, (branch, level)."""
     levels = _levels(run, outcomes)
-    levels = levels.reshape(len(outcomes), -1, *levels.shape[1:])
     return np.median(levels[:, :, : max(1, levels.shape[2] // 4)], axis=(1, 2))
 
 
@@ -68,43 +112,10 @@ def _owner(run, middles, theta):
     return np.linalg.norm(level[..., None, :] - middles, axis=-1).argmin(axis=-1)
 
 
-def _stay(outcome, at_home):
-    """Choose draws of each chain by whether its kept draws, (chain, kept), are home."""
-    most, count = at_home.sum(axis=1).argmax(), at_home.shape[1]
-    origin, chosen = [], []
-    for chain, home in enumerate(at_home):
-        source = chain if home.sum() >= SOME * count else most
-        places = np.flatnonzero(at_home[source])
-        origin.append(source)
-        chosen.append(places[np.linspace(0, len(places) - 1, count).astype(int)])
-
-    def take(values):
-        step = -(-values.shape[1] // count)
-        within = np.arange(values.shape[1]) % step
-        rows = [
-            values[source, np.minimum(place[np.arange(len(within)) // step] * step
-                   + within, values.shape[1] - 1)]
-            for source, place in zip(origin, chosen, strict=True)
-        ]  # fmt: skip
-        return np.stack(rows)
-
-    return _each(take, outcome)
-
-
 def _levels(run, outcomes):
-    """Levels of the kept draws of all chains, (chain, kept, level)."""
+    """Levels of the kept draws of all chains, (branch, chain, kept, level)."""
     level = run.hierarchy.is_level
-    return np.concatenate([one["kept"]["theta"][:, :, level] for one in outcomes])
-
-
-def _each(take, *outcomes):
-    """Do the same to each variable of one or more outcomes."""
-    return {
-        group: members
-        if group == "every"
-        else {name: take(*[one[group][name] for one in outcomes]) for name in members}
-        for group, members in outcomes[0].items()
-    }
+    return np.stack([one["kept"]["theta"][:, :, level] for one in outcomes])
 
 
 def weigh(run: Run, arrays, affines, outcomes, middles, key) -> tuple:
@@ -128,10 +139,11 @@ def weigh(run: Run, arrays, affines, outcomes, middles, key) -> tuple:
         Their Monte Carlo errors.
     """
     keys = jax.random.split(key, 3)
-    # Twice: departures are integrated out with noise of its own.
+    # Twice, where departures are integrated out with noise of its own.
+    passes = keys[:1] if run.hierarchy.coupled else keys[:2]
     homes = [partial(_is_home, run, middles, number) for number in range(len(middles))]
     each = [*zip(homes, affines, outcomes, strict=True)]
-    found = [[_integrate(run, arrays, *one, key) for one in each] for key in keys[:2]]
+    found = [[_integrate(run, arrays, *one, key) for one in each] for key in passes]
     found = np.array(found)
     height = found[..., 0].mean(axis=0)
     error = np.hypot(found[..., 1].mean(axis=0), np.ptp(found[..., 0], axis=0) / 2)
@@ -173,10 +185,8 @@ def _integrate(run, arrays, is_home, affine, outcome, key):
 
 def _centre(run, arrays, affine):
     """Return the latents in the middle of a branch."""
-    place = run.still.place
-    return place(run.hierarchy, arrays, affine["steady"], affine["theta"], affine["z"])[
-        0
-    ]
+    middle = affine["steady"], affine["theta"], affine["z"]
+    return run.still.place(run.hierarchy, arrays, *middle)[0]
 
 
 def _looker(hierarchy, arrays, affine, key):
@@ -208,58 +218,3 @@ def _marginals(hierarchy, arrays, theta, z, noise):
         return hierarchy.densities(arrays, theta, z)[0] + jnp.sum(seen)
 
     return jax.lax.map(one, (theta, z))
-
-
-def alternate(outcomes: list[dict]) -> dict:
-    """Take as many chains as one branch has, from each branch in turn."""
-
-    def take(*values):
-        chains = np.arange(len(values[0]))
-        return np.stack(values)[chains % len(values), chains]
-
-    return _each(take, *outcomes)
-
-
-def mix(
-    outcomes: list[dict], marginals, weights
-) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Take draws of branches in proportion to their weights.
-
-    Each chain goes from branch to branch a block of draws at a time, all chains in the
-    same order: the draws of one branch are as many in each.  A block has one draw at
-    which spaxels are integrated out.
-
-    Parameters
-    ----------
-    outcomes : list of dict
-        Of each branch.
-    marginals : list of array, (chain, draw, spaxel)
-    weights : array, (branch,)
-
-    Returns
-    -------
-    outcome : dict
-    marginal : array, (chain, draw, spaxel)
-    branch : array of int, (draw,)
-        Where each draw is from.
-    """
-    order, blocks = _deal(weights, marginals[0].shape[1]), marginals[0].shape[1]
-
-    def take(*values):
-        count = values[0].shape[1]
-        places = order[np.arange(count) // -(-count // blocks)]
-        return np.stack(values)[places, :, np.arange(count)].swapaxes(0, 1)
-
-    draws = outcomes[0]["statistics"]["lp"].shape[1]
-    branch = order[np.arange(draws) // -(-draws // blocks)]
-    return _each(take, *outcomes), take(*marginals), branch
-
-
-def _deal(weights, count):
-    """Deal ``count`` places to branches, evenly in each part of the whole."""
-    due, order = np.zeros(len(weights)), np.zeros(count, int)
-    for place in range(count):
-        due += weights
-        order[place] = np.argmax(due)
-        due[order[place]] -= 1
-    return order

@@ -60,7 +60,7 @@ class Run:
             found = [one.arrays for one in self.expand(arrays, key)]
             return jax.tree.map(lambda *parts: jnp.stack(parts), *found)
 
-        known = checkpoint.recall("coordinates", jax.tree.structure(like), find)
+        known = checkpoint.recall("branches", jax.tree.structure(like), find)
         each = range(len(known["theta"]))
         return [jax.tree.map(lambda part, n=n: part[n], known) for n in each]
 

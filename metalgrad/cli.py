@@ -16,13 +16,11 @@ from metalgrad.checks import ConvergenceWarning
 from metalgrad.cli_classical import classical
 from metalgrad.cli_sbc import calibrate
 from metalgrad.comparison import compare, open_fit, to_table, verdict
-from metalgrad.cubes import Cube
 from metalgrad.files import NewFile, refuse_to_overwrite
 from metalgrad.inference import fit as fit_model
-from metalgrad.linemaps import LineMaps
 from metalgrad.maps import write_maps
 from metalgrad.model import load_model
-from metalgrad.options import Out, Overwrite, aim, plotter, save
+from metalgrad.options import Out, Overwrite, aim, plotter, read_data, save
 from metalgrad.psf import nirspec
 from metalgrad.simulate import simulate as simulate_cube
 from metalgrad.spaxels import Spaxels
@@ -37,7 +35,6 @@ app = typer.Typer(
 app.command()(classical)
 app.command("sbc")(calibrate)
 USAGE = typer.BadParameter.__base__  # of every wrong option; Typer has no name for it
-TABLES = {".ecsv", ".csv", ".vot"}
 
 Kind = Literal["models", "calibrations", "targets"]
 Seed = Annotated[int, typer.Option(help="Of all randomness.")]
@@ -76,7 +73,7 @@ def fit(
     refuse_to_overwrite(out / "posterior.nc", overwrite=overwrite)
     _choose_device(device)
     galaxy = aim(target, redshift, center, radius, kpc_per_arcsec)
-    spaxels = _read(data, galaxy, region)
+    spaxels = read_data(data, galaxy, region)
     story = load_model(model, calibration=calibration or None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # described at the end
@@ -179,17 +176,6 @@ def list_cards(kind: Annotated[Kind, typer.Argument()]):
         card = cards.read(kind, name)
         about = card.get("summary") or card.get("reference", "")
         typer.echo(f"{name:22} {about}")
-
-
-def _read(path, galaxy, region):
-    if path.suffix in TABLES:
-        return LineMaps.from_table(path, target=galaxy)
-    if galaxy is None:
-        raise ValueError(
-            "a cube needs a galaxy to look for: give --target, or --redshift, --center "
-            "and --radius"
-        )
-    return Spaxels.select(Cube.read(path), galaxy, region)
 
 
 def _choose_device(device):

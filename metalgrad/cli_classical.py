@@ -15,7 +15,15 @@ from metalgrad.cubes import Cube
 from metalgrad.files import NewFile, refuse_to_overwrite
 from metalgrad.linefit import DETECTED, fit_lines
 from metalgrad.linemaps import LINE_FLUX
-from metalgrad.options import Out, Overwrite, aim, plotter, read_position, save
+from metalgrad.options import (
+    AIMLESS,
+    Out,
+    Overwrite,
+    aim,
+    plotter,
+    read_position,
+    save,
+)
 from metalgrad.spaxels import Spaxels
 
 
@@ -53,10 +61,7 @@ def classical(
     refuse_to_overwrite(out / "annuli.ecsv", overwrite=overwrite)
     galaxy = aim(target, redshift, center, radius, kpc_per_arcsec)
     if galaxy is None:
-        raise ValueError(
-            "a cube needs a galaxy to look for: give --target, or --redshift, --center "
-            "and --radius"
-        )
+        raise ValueError(AIMLESS)
     circles = tuple(_circle(text) for text in mask or [])
     galaxy = replace(galaxy, masks=galaxy.masks + circles)
     data = Cube.read(cube)

@@ -6,16 +6,13 @@ from typing import Annotated
 
 import typer
 
-from metalgrad.cubes import Cube
 from metalgrad.files import NewFile
-from metalgrad.linemaps import LineMaps
 from metalgrad.model import load_model
-from metalgrad.options import Out, plotter, save
+from metalgrad.options import Out, plotter, read_data, save
 from metalgrad.ranks import gather, read, sbc, tell
-from metalgrad.spaxels import Spaxels
 from metalgrad.targets import load_target
 
-TABLES = {".ecsv", ".csv", ".vot"}
+AIMLESS = "a cube needs a galaxy to look for: give --target, a card or your own"
 
 
 def calibrate(
@@ -40,11 +37,12 @@ def calibrate(
 
     The same command goes on where it was, and with a larger --n adds galaxies.
     """
+    galaxy = load_target(target) if target else None
     table = sbc(
         load_model(model, calibration=calibration or None),
         out=out,
         seed=seed,
-        data=None if data is None else _read(data, target),
+        data=None if data is None else read_data(data, galaxy, aimless=AIMLESS),
         n=n,
         spaxels=spaxels,
         warmup=warmup,
@@ -59,12 +57,3 @@ def calibrate(
     typer.echo("\n".join(table.pformat(max_lines=-1, max_width=-1)))
     typer.echo(tell(table))
     typer.echo(f"written to {out}")
-
-
-def _read(path, target):
-    galaxy = load_target(target) if target else None
-    if path.suffix in TABLES:
-        return LineMaps.from_table(path, target=galaxy)
-    if galaxy is None:
-        raise ValueError("a cube needs a galaxy to look for: give --target")
-    return Spaxels.select(Cube.read(path), galaxy)

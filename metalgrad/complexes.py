@@ -16,10 +16,8 @@ COMPLEXES = (
 INTEGRATED = "NII"  # fitted in integrated spectra only (Sect. 2.2.1)
 # Ours: the paper says neither how much continuum it fitted nor what it let lines do.
 MAX_VELOCITY = 600.0  # km/s
-WIDTHS = (
-    0.5,
-    1.3,
-)  # of the LSF: points have 0.53 to 0.83 of its table, uniform slits 1
+# Of the LSF: points have 0.53 to 0.83 of its table, uniform slits 1.
+WIDTHS = (0.5, 1.3)
 REACH = 8.0  # of a window beyond its lines, in widths of the LSF
 BLUE_END = 0.335  # µm, rest frame: of the window with the Balmer break
 FREE = 3.0  # widths of the LSF from all lines, where channels are free of them

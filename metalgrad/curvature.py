@@ -205,12 +205,6 @@ def find_branches(hierarchy: Hierarchy, arrays, key, starts: int = 5) -> list[tu
     key_points, key_modes = jax.random.split(key)
     points = prior_points(hierarchy, key_points, starts)
     modes = [find_mode(hierarchy, arrays, theta, key_modes) for theta in points]
-    modes = [mode for mode in modes if np.isfinite(mode[2])]
-    if not modes:
-        raise ValueError(
-            "no mode of the posterior was found from any start; check the data for "
-            "fluxes or errors that are many orders of magnitude off"
-        )
     return [mode[:2] for mode in choose_live(hierarchy, modes)]
 
 
@@ -221,7 +215,18 @@ def choose_live(hierarchy: Hierarchy, modes: list[tuple]) -> list[tuple]:
     ----------
     hierarchy : Hierarchy
     modes : list of (theta, ..., potential)
+
+    Raises
+    ------
+    ValueError
+        If none has a finite potential.
     """
+    modes = [mode for mode in modes if np.isfinite(mode[-1])]
+    if not modes:
+        raise ValueError(
+            "no mode of the posterior was found from any start; check the data for "
+            "fluxes or errors that are many orders of magnitude off"
+        )
     chosen, is_level = [], hierarchy.is_level
     for mode in sorted(modes, key=lambda mode: mode[-1]):
         near = [np.abs((mode[0] - other[0])[is_level]) < NEAR for other in chosen]

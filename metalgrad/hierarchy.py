@@ -184,7 +184,7 @@ class Hierarchy:
         return -(galaxy + jnp.sum(spaxel))
 
     def peaks(self, arrays, theta):
-        """Log prior of each of the galaxy's sites where it is highest, summed.
+        """Log prior of the galaxy's normal sites at their middles, summed.
 
         Of a normal whose width is latent it grows without bound as that shrinks, and
         the density of a normal at its middle with it: a mode, but without any volume.

@@ -13,7 +13,8 @@ import numpy as np
 from jax import random
 from threadpoolctl import threadpool_limits
 
-from metalgrad import branches, collapse, lines
+from metalgrad import collapse, lines
+from metalgrad.branches import sample
 from metalgrad.chains import Run
 from metalgrad.checkpoint import UNSAVED, Checkpoint
 from metalgrad.checks import examine, verdict_attrs, warn
@@ -135,9 +136,10 @@ def fit(
         run = machine(model, Shape.of(prepared), warmup, target_accept)
         arrays = prepared.arrays
         affines = run.branches(arrays, keys[0], kept)
-        settings = {"draws": draws, "progress": progress, "checkpoint": kept}
+        integrate = partial(integrate_spaxels, run.hierarchy, arrays, key=keys[2])
+        settings = {"chains": chains, "draws": draws, "progress": progress}
         outcome, marginal, told = sample(
-            run, arrays, affines, keys[1:], chains=chains, **settings
+            run, arrays, affines, keys[1::2], integrate=integrate, kept=kept, **settings
         )
         widths = prior_sd(run.hierarchy)
         apart = split_density(run.hierarchy, arrays, outcome)
@@ -155,46 +157,6 @@ def fit(
 def _keep(folder, given):
     """Open a fit's checkpoint, if there is to be one."""
     return UNSAVED if folder is None else Checkpoint(folder, fingerprint(**given))
-
-
-def sample(run, arrays, affines, keys, *, chains, draws, progress, checkpoint):
-    """Draw about each live branch; put branches that stay apart together by weight.
-
-    Returns
-    -------
-    outcome : dict
-        As `Run.chains` has it.
-    marginal : numpy.ndarray, (chain, draw, spaxel)
-        As of `integrate_spaxels`.
-    told : tuple or None
-        Where each draw is from, (draw,), and the branches' weights and their errors;
-        None where there is one branch, or chains go from one to the other.
-    """
-    key_chains, key_spaxel, key_weigh = keys
-    outcomes = [
-        run.chains(one, arrays, affine, draws, progress, checkpoint, first)
-        for affine, first, one in zip(
-            affines,
-            range(0, chains * len(affines), chains),
-            random.split(key_chains, (len(affines), chains)),
-            strict=True,
-        )
-    ]
-    apart = len(outcomes) > 1 and branches.are_apart(run, outcomes)
-    if apart:
-        middles = branches.find_middles(run, outcomes)
-        outcomes = branches.stay(run, outcomes, middles)
-    else:
-        outcomes = [branches.alternate(outcomes)]
-    marginals = [
-        integrate_spaxels(run.hierarchy, arrays, affine, outcome, key_spaxel)
-        for affine, outcome in zip(affines, outcomes, strict=False)
-    ]
-    if not apart:
-        return outcomes[0], marginals[0], None
-    weights, errors = branches.weigh(run, arrays, affines, outcomes, middles, key_weigh)
-    outcome, marginal, branch = branches.mix(outcomes, marginals, weights)
-    return outcome, marginal, (branch, weights, errors)
 
 
 class Shape(NamedTuple):
@@ -251,7 +213,9 @@ def integrate_spaxels(hierarchy, arrays, affine, outcome, key):
 
     Returns
     -------
-    numpy.ndarray, (chain, draw, spaxel)
+    marginal : numpy.ndarray, (chain, draw, spaxel)
+    stride : int
+        At every so many of the kept draws.
     """
     theta, z = outcome["kept"]["theta"], outcome["kept"]["z"]
     if hierarchy.coupled:
@@ -263,10 +227,11 @@ def integrate_spaxels(hierarchy, arrays, affine, outcome, key):
                 return np.stack([np.asarray(one) for one in map(look, *chain)])
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.stack([*pool.map(follow, theta[:, ::stride], z[:, ::stride])])
+            some = theta[:, ::stride], z[:, ::stride]
+            return np.stack([*pool.map(follow, *some)]), stride
     noise = collapse.heavy_noise(key, z.shape[2:])
     parts = [
         _integrate(hierarchy, arrays, jnp.asarray(t), jnp.asarray(latents), noise)
         for t, latents in zip(theta, z, strict=True)
     ]
-    return np.stack([np.asarray(part) for part in parts])
+    return np.stack([np.asarray(part) for part in parts]), 1

@@ -219,9 +219,24 @@ def from_line_maps(maps) -> LineLikelihood:
     ----------
     maps : LineMaps
         ``flux`` and ``error``, (spaxel, line); an infinite error is no measurement.
+
+    Raises
+    ------
+    ValueError
+        If nothing was measured, or a flux or error that was is no number.
     """
     flux, error = np.asarray(maps.flux, float), np.asarray(maps.error, float)
     measured = np.isfinite(error)
+    wrong = np.argwhere(np.isnan(error) | (measured & ~np.isfinite(flux)))
+    if len(wrong):
+        spaxel, line = wrong[0]
+        raise ValueError(
+            f"flux {flux[spaxel, line]:g} ± {error[spaxel, line]:g} of "
+            f"{maps.lines[line]} in spaxel {spaxel} is not finite; give flux 0 and an "
+            "infinite error for what was not measured"
+        )
+    if not measured.any():
+        raise ValueError("no line flux was measured; give at least one finite error")
     inverse = np.where(measured, 1 / np.where(measured, error, 1.0), 0.0)
     count = measured.sum(axis=1, keepdims=True).astype(float)
     log_norm = np.sum(np.log(np.where(measured, inverse, 1.0)), axis=1)

@@ -8,9 +8,17 @@ import astropy.units as u
 import typer
 from astropy.coordinates import SkyCoord
 
+from metalgrad.cubes import Cube
 from metalgrad.files import NewFile
+from metalgrad.linemaps import LineMaps
+from metalgrad.spaxels import Spaxels
 from metalgrad.targets import Target, load_target
 
+TABLES = {".ecsv", ".csv", ".vot"}
+AIMLESS = (
+    "a cube needs a galaxy to look for: give --target, or --redshift, --center and "
+    "--radius"
+)
 Out = Annotated[Path, typer.Option(help="Folder to write to.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
@@ -40,6 +48,15 @@ def read_position(text, option="--center"):
             f'{option} {text!r} cannot be read; give "RA DEC" in degrees or as '
             '"10:00:47.33 +02:28:43.14"'
         ) from error
+
+
+def read_data(path, galaxy, region=None, aimless=AIMLESS):
+    """Read a table of fluxes, or select spaxels of a galaxy in a cube."""
+    if path.suffix in TABLES:
+        return LineMaps.from_table(path, target=galaxy)
+    if galaxy is None:
+        raise ValueError(aimless)
+    return Spaxels.select(Cube.read(path), galaxy, region)
 
 
 def plotter(name):

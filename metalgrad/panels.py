@@ -7,6 +7,7 @@ from scipy.stats import rankdata
 from metalgrad import lines
 from metalgrad.maps import SAMPLE
 from metalgrad.profiles import rise
+from metalgrad.solutions import solutions
 
 # Okabe & Ito (2008): eight colours that the colour-blind tell apart.
 BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
@@ -74,12 +75,12 @@ def add_legend(ax):
     ax.legend(once.values(), once, frameon=False, fontsize="small", loc="best")
 
 
-def write_weight(ax, posterior, radius, solution):
+def write_weight(ax, posterior, radius, weight):
     """Write the weight of a solution beside the end of its mean field."""
     mean = _profile(posterior, np.array([radius]))
     if mean is not None:
         ax.annotate(
-            f"weight {solution.weight:.2f}", (radius, np.median(mean)), (-4, 4),
+            f"weight {weight:.2f}", (radius, np.median(mean)), (-4, 4),
             textcoords="offset points", ha="right", color=BLUE, zorder=6,
         )  # fmt: skip
 
@@ -121,8 +122,13 @@ def mark_centre(ax, row, column):
 
 
 def title(posterior) -> str:
-    """Name the galaxy and its slope (or level), with two digits of the errors."""
+    """Name the galaxy and its slope (or level), with two digits of the errors.
+
+    Of several solutions no number is that of the galaxy.
+    """
     draws, target = posterior["posterior"].dataset, posterior.attrs.get("target", "")
+    if count := len(solutions(posterior)):
+        return f"{target}: {count} solutions" if target else f"{count} solutions"
     name = "slope" if "slope" in draws else "central"
     low, middle, high = np.quantile(draws[name].values, [0.16, 0.5, 0.84])
     digits = int(np.clip(1 - np.floor(np.log10((high - low) / 2 + 1e-9)), 0, 6))
@@ -161,7 +167,7 @@ def hatch_invalid(ax, valid):
             said = None  # one entry of the legend is enough
 
 
-def draw_map(ax, found, name):
+def draw_map(ax, found, name, bar_at="right"):
     """Draw a map and its colour bar, cropped to the spaxels.
 
     Parameters
@@ -171,6 +177,8 @@ def draw_map(ax, found, name):
     found : metalgrad.maps.Map
     name : str
         Name of the map; it decides on colours.
+    bar_at : str
+        Side of the colour bar.
     """
     is_seen = np.isfinite(found.values)
     seen = found.values[is_seen]
@@ -185,7 +193,9 @@ def draw_map(ax, found, name):
     for axis, limit in enumerate((ax.set_ylim, ax.set_xlim)):
         where = np.nonzero(is_seen)[axis]
         limit(where.min() - 1.5, where.max() + 1.5)
-    bar = ax.figure.colorbar(image, ax=ax, extend="both", extendfrac=0.02, pad=0.02)
+    bar = ax.figure.colorbar(
+        image, ax=ax, extend="both", extendfrac=0.02, pad=0.02, location=bar_at
+    )
     said = " ".join(LINES.get(word, word) for word in found.said.split())
     bar.set_label(label(said, found.unit), fontsize="small")
     bar.ax.tick_params(labelsize="small")
@@ -244,19 +254,25 @@ def mark_lines(ax, prediction, redshift, *, with_names):
         ax.axvline(where, color=ORANGE, lw=0.8, ls=":", zorder=0)
     if not with_names:
         return
-    width = np.ptp(prediction.wavelength)
+    for where, said in name_groups(place, CLOSE * np.ptp(prediction.wavelength)):
+        ax.annotate(
+            said, (where, 1.03), xycoords=("data", "axes fraction"), ha="center",
+            fontsize="x-small",
+        )  # fmt: skip
+
+
+def name_groups(place, apart):
+    """Put names of lines nearer than ``apart`` together: mean place and words."""
     groups = []
     for name in sorted(place, key=place.get):
-        if groups and place[name] - place[groups[-1][-1]] < CLOSE * width:
+        if groups and place[name] - place[groups[-1][-1]] < apart:
             groups[-1].append(name)
         else:
             groups.append([name])
-    for group in groups:
-        ax.annotate(
-            " + ".join(LINES.get(name, name) for name in group),
-            (np.mean([place[name] for name in group]), 1.03),
-            xycoords=("data", "axes fraction"), ha="center", fontsize="x-small",
-        )  # fmt: skip
+    return [
+        (np.mean([place[n] for n in group]), " + ".join(LINES.get(n, n) for n in group))
+        for group in groups
+    ]
 
 
 def draw_chains(left, right, values, divergent):

@@ -88,6 +88,11 @@ def first_guess(hierarchy: Hierarchy, arrays, key, starts: int = 6) -> list[tupl
     list of (theta, z, told)
         On each branch that is alive, the best first: array, (galaxy,); array, (1,
         latent); and which of ``theta`` have an effect without departures.
+
+    Raises
+    ------
+    ValueError
+        If no start led to a mode.
     """
     points = prior_points(hierarchy, key, starts)
     z = jnp.zeros((1, hierarchy.sizes[1]))
@@ -97,7 +102,6 @@ def first_guess(hierarchy: Hierarchy, arrays, key, starts: int = 6) -> list[tupl
         for point in points
     ]
     plain = [(t, float(hierarchy.potential(arrays, t, z))) for t in plain]
-    plain = [mode for mode in plain if np.isfinite(mode[1])]
     free, found = np.concatenate([told, np.ones(z.size, bool)]), []
     for theta, _ in choose_live(hierarchy, plain):
         theta, latents = descend(hierarchy, arrays, theta, z, free)

@@ -65,8 +65,9 @@ def gradient(
     radii = np.linspace(0, 1.04 * farthest or 1.0, 100)
     branches = solutions(posterior)
     for one in branches:
-        panels.draw_field(ax, one.take(posterior), radii)
-        panels.write_weight(ax, one.take(posterior), radii[-1], one)
+        part = one.take(posterior)
+        panels.draw_field(ax, part, radii)
+        panels.write_weight(ax, part, radii[-1], one.weight)
     if not branches:
         panels.draw_field(ax, posterior, radii)
     if points is not None:

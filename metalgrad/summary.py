@@ -180,6 +180,7 @@ def describe(posterior) -> str:
         f"{meta['spaxels']} spaxels, {meta['chains']} chains of {meta['draws']} draws, "
         f"seed {meta['seed']}",
         "",
+        *(["all solutions together:"] if solutions(posterior) else []),
         *_numbers(rows, meta),
         *_solutions(posterior),
         "",

@@ -7,6 +7,7 @@ import numpy as np
 from jax import random
 
 from metalgrad import coverage
+from metalgrad.branches import sample
 from metalgrad.chains import Run
 from metalgrad.densities import log_likelihoods
 from metalgrad.likelihood import LineLikelihood
@@ -46,14 +47,14 @@ def rank_one(run: Run, data: LineLikelihood, *, key, draws: int, chains: int) ->
     names = _labels(run.hierarchy.model, data)
     truth, arrays = replicate(run.hierarchy, data.arrays, keys[0])
     truth = {name: float(v) for name, v in _spell_out(truth, names).items()}
-    chain_keys = random.split(keys[2], chains)
     try:
-        affine = run.coordinates(arrays, keys[1])
-        sample = partial(_sample, run, arrays, affine, chain_keys, truth, names)
-        values, diverging = sample(draws)
+        affines = run.branches(arrays, keys[1])
+        pair = random.split(keys[2])
+        look = partial(_sample, run, arrays, affines, pair, truth, names, chains)
+        values, diverging = look(draws)
         again = not _suffices(values)
         if again:
-            values, diverging = sample(LONGER * draws)
+            values, diverging = look(LONGER * draws)
     except (ValueError, ArithmeticError) as error:
         return {"truth": truth, "failed": f"{type(error).__name__}: {error}"}
     found = {
@@ -70,9 +71,10 @@ def rank_one(run: Run, data: LineLikelihood, *, key, draws: int, chains: int) ->
     return {"truth": truth} | found
 
 
-def _sample(run, arrays, affine, keys, truth, names, draws):
+def _sample(run, arrays, affines, keys, truth, names, chains, draws):
     """Run chains; return draws of what the model leaves free, and divergences."""
-    outcome = run.chains(keys, arrays, affine, draws, progress=False)
+    settings = {"chains": chains, "draws": draws, "progress": False}
+    outcome, *_ = sample(run, arrays, affines, keys, integrate=_unseen, **settings)
     kept, sites = outcome["kept"], outcome["sites"]
     wanted = (*run.hierarchy.galaxy_names, *run.hierarchy.derived)
     values = {name: sites[name] for name in wanted}
@@ -91,6 +93,11 @@ def _sample(run, arrays, affine, keys, truth, names, draws):
         )
     moving = {name: value for name, value in values.items() if name not in fixed}
     return moving, float(np.mean(outcome["statistics"]["diverging"]))
+
+
+def _unseen(_, outcome):
+    """Stand for what spaxels tell, of which ranks have no need."""
+    return outcome["kept"]["theta"][..., :0], 1
 
 
 def _suffices(values):

@@ -122,6 +122,9 @@ def test_sums_of_spaxels():
     assert sums.error[1, 1] == np.inf
     assert_allclose(sums.radius[1], spaxels.radius[3:6].mean())
     assert len(mg.add_up(spaxels)) == 1
+    for wrong in (number[:3], np.full(len(spaxels), -1)):
+        with pytest.raises(ValueError, match="number the sums from 0"):
+            mg.add_up(spaxels, wrong)
 
 
 def test_a_spectrum_has_no_annuli(mock):

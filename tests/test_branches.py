@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 
 import metalgrad as mg
-from metalgrad import branches, lines
+from metalgrad import lines, mixing
 from metalgrad.dust import calzetti
 
 LINES, PRIOR = ("Hbeta", "OIII"), norm(8.0, 0.5)
@@ -67,7 +67,7 @@ def test_a_lone_ratio_leaves_two_solutions_of_the_right_weight(metallicity, seed
 
 
 def test_places_are_dealt_by_weight_and_evenly():
-    order = branches._deal(np.array([0.2, 0.5, 0.3]), 100)
+    order = mixing._deal(np.array([0.2, 0.5, 0.3]), 100)
     assert_array_equal(np.bincount(order), [20, 50, 30])
     for start in range(0, 100, 10):
         assert_array_equal(np.bincount(order[start : start + 10]), [2, 5, 3])
@@ -86,17 +86,34 @@ def outcome(offset, chains=2, draws=12, every=2):
     }
 
 
-def test_mixed_draws_and_what_is_kept_of_them_stay_together():
-    parts = [outcome(0.0), outcome(1000.0)]
-    marginals = [part["kept"]["theta"][:, ::3] for part in parts]
-    mixed, marginal, branch = branches.mix(parts, marginals, np.array([0.5, 0.5]))
+@pytest.mark.parametrize(
+    ("draws", "every", "stride"), [(12, 2, 3), (35, 4, 1), (35, 4, 4)]
+)
+def test_mixed_draws_and_what_is_kept_of_them_stay_together(draws, every, stride):
+    """Also where blocks do not fill the chains."""
+    parts = [outcome(k, draws=draws, every=every) for k in (0.0, 1000.0)]
+    marginals = [part["kept"]["theta"][:, ::stride] for part in parts]
+    weights = np.array([0.5, 0.5])
+    mixed, marginal, branch = mixing.mix(parts, marginals, weights, stride)
     level = mixed["sites"]["level"]
     assert_array_equal(level >= 1000, np.tile(branch == 1, (2, 1)))
-    assert_array_equal(mixed["kept"]["theta"][..., 0], level[:, ::2])
-    assert_array_equal(marginal[..., 0], level[:, ::6])
-    assert mixed["every"] == 2
+    assert_array_equal(level % 100, np.tile(np.arange(draws), (2, 1)))
+    assert_array_equal(mixed["kept"]["theta"][..., 0], level[:, ::every])
+    assert_array_equal(marginal[..., 0], level[:, :: every * stride])
+    assert mixed["every"] == every
 
 
 def test_chains_that_agree_alternate():
-    mixed = branches.alternate([outcome(0.0), outcome(1000.0)])
+    mixed = mixing.alternate([outcome(0.0), outcome(1000.0)])
     assert_array_equal(mixed["sites"]["level"][:, 0], [0.0, 1100.0])
+
+
+def test_draws_at_home_stand_for_those_beyond():
+    """The second chain has gone over for good: the first one's stand for its own."""
+    at_home = np.array([[1, 1, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0]], bool)
+    stayed = mixing.stay(outcome(0.0), at_home)
+    kept, level = stayed["kept"]["theta"][..., 0], stayed["sites"]["level"]
+    assert {*kept[0]} == {0, 2, 6, 8, 10}
+    assert_array_equal(kept[0], kept[1])
+    assert_array_equal(kept, level[:, ::2])
+    assert_array_equal(level[:, 1::2], level[:, ::2] + 1)

@@ -84,7 +84,7 @@ def begun(kept, tmp_path):
     """Return a folder that knows in which coordinates to sample, and no more."""
     folder = tmp_path / "fit"
     folder.mkdir()
-    for name in (CARD, "coordinates.part"):
+    for name in (CARD, "branches.part"):
         shutil.copy(kept[1] / name, folder)
     return folder
 

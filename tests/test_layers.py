@@ -54,7 +54,7 @@ LAYERS = {
     "pilot": {"pilot"},
     "logs": {"logs", "fingerprint"},
     "checkpoint": {"checkpoint"},
-    "chains": {"chains"},
+    "chains": {"chains", "mixing"},
     "branches": {"branches"},
     "running": {"inference"},
     "replicas": {"replicas", "coverage"},

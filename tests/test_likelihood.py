@@ -225,6 +225,24 @@ def test_typical_flux_is_the_mean_or_its_error():
     assert_allclose(10 ** from_line_maps(maps).typical[1], error)
 
 
+WRONG = [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan)]
+
+
+@pytest.mark.parametrize(("flux", "error"), WRONG)
+def test_what_is_not_finite_is_named(flux, error):
+    maps = line_maps()
+    maps.flux[2, 1], maps.error[2, 1] = flux, error
+    with pytest.raises(ValueError, match=f"of {maps.lines[1]} in spaxel 2 is not"):
+        from_line_maps(maps)
+
+
+def test_something_must_have_been_measured():
+    maps = line_maps()
+    maps.error[:] = np.inf
+    with pytest.raises(ValueError, match="no line flux was measured"):
+        from_line_maps(maps)
+
+
 def test_arrays_go_and_come_back(data):
     doubled = {name: 2 * array for name, array in data.arrays.items()}
     assert_allclose(data.with_arrays(doubled).white, 2 * data.white)

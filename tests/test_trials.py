@@ -24,12 +24,12 @@ class Chains:
         )
         self.spoil, self.asked = spoil, []
 
-    def coordinates(self, arrays, key):
+    def branches(self, arrays, key):
         del arrays, key
-        return {}
+        return [{}]
 
-    def chains(self, keys, arrays, affine, draws, progress):
-        del arrays, affine, progress
+    def chains(self, keys, arrays, affine, draws, progress, *checkpoint):
+        del arrays, affine, progress, checkpoint
         self.asked.append(draws)
         shape = (len(keys), draws)
         rng = np.random.default_rng(7)
@@ -42,13 +42,15 @@ class Chains:
             spoil(sites, len(self.asked))
         kept = {"theta": rng.normal(size=(*shape, 1)), "z": None}
         still = np.zeros(shape, bool)
-        return {"sites": sites, "kept": kept, "statistics": {"diverging": still}}
+        statistics = {"diverging": still}
+        return {"sites": sites, "kept": kept, "statistics": statistics, "every": 1}
 
 
 @pytest.fixture
 def rank(monkeypatch):
     """Rank one truth by chains of our making."""
     monkeypatch.setattr(trials, "Run", Chains)
+    monkeypatch.setattr(trials, "sample", trials.sample.__wrapped__)  # takes any run
     truth = TRUTH | {LOG_LIKELIHOOD: np.array(-1.0)}
     monkeypatch.setattr(trials, "replicate", lambda *_: Replica(truth, {}))
     monkeypatch.setattr(
