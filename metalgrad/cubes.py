@@ -4,9 +4,7 @@ Three layouts are known by their content: cubes (``s3d``) and extracted spectra
 (``x1d``) of the ``jwst`` pipeline, and spectra of ``msaexp`` (``spec.fits``).
 """
 
-import gzip
 import re
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from astropy.wcs.utils import proj_plane_pixel_area
 from jaxtyping import Bool, Float
 
 from metalgrad import bins
+from metalgrad.headers import find_slices, read_whole, roll_cards
 
 # Scaled so that the square of a flux density still fits into float32.
 FLUX_DENSITY = u.Unit(1e-20 * u.erg / u.s / u.cm**2 / u.um)
@@ -57,6 +56,8 @@ class Cube:
         Side of a square spaxel, an angle; None for a bare spectrum.
     meta : dict
         Cards of the primary header.
+    slices : Quantity or None
+        Position angle of the IFU's slices on the sky; None if it is not known.
     """
 
     flux: Float[u.Quantity, "wave y x"]
@@ -66,6 +67,7 @@ class Cube:
     wcs: WCS | None = None
     pixel_scale: u.Quantity | None = None
     meta: dict = field(default_factory=dict)
+    slices: u.Quantity | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -105,7 +107,7 @@ class Cube:
             If the file is not a whole FITS file, lacks what is needed, or has wrong
             units, wavelengths that do not increase, negative errors, or no good voxel.
         """
-        return cls(**_parse(_open(path), path))
+        return cls(**_parse(read_whole(path), path))
 
     def write(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the cube as an ``s3d``, in MJy/sr, so that ``Cube.read`` gives it back.
@@ -137,7 +139,7 @@ class Cube:
         cards, cells = bins.to_axis(self.edges.to_value(u.um).astype(float))
         header.update({"WCSAXES": 3, **cards, "PIXAR_SR": area.value})
         units = {"BUNIT": "MJy/sr", "PIXAR_A2": area.to_value(u.arcsec**2)}
-        header.update(units)
+        header.update(units | roll_cards(self.slices))
         images = [
             fits.ImageHDU(_scaled(flux, scale), header, "SCI"),
             fits.ImageHDU(_scaled(error, scale), fits.Header(units), "ERR"),
@@ -154,19 +156,6 @@ class Cube:
         meta = {k if len(k) <= 8 else f"HIERARCH {k}": v for k, v in self.meta.items()}
         hdus = [fits.PrimaryHDU(header=fits.Header(meta)), *images]
         fits.HDUList(hdus + [table] * bool(cells)).writeto(path, overwrite=overwrite)
-
-
-def _open(path):
-    """Read the whole file, so that a truncated one cannot lose its DQ in silence."""
-    raw = Path(path).read_bytes()
-    try:
-        raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
-    except (EOFError, OSError, zlib.error):
-        raw = b""
-    # A FITS file is made of blocks of 2880 bytes (FITS standard 4.0, section 3.1).
-    if not raw.startswith(b"SIMPLE") or len(raw) % 2880:
-        raise ValueError(f"{path} is no FITS file, or is truncated; fetch it again")
-    return fits.HDUList.fromstring(raw)
 
 
 def _parse(hdus, path):
@@ -207,7 +196,8 @@ def _parse_s3d(hdus, path):
     if "WMAP" in hdus:
         usable &= hdus["WMAP"].data != 0
     data = _fields((flux, error), units, _edges(hdus, path), usable, path, area)
-    return data | {"wcs": wcs, "pixel_scale": np.sqrt(area).to(u.arcsec)}
+    data |= {"wcs": wcs, "slices": find_slices(hdus)}
+    return data | {"pixel_scale": np.sqrt(area).to(u.arcsec)}
 
 
 def _parse_spectrum(hdus, path, name, columns):

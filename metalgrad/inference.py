@@ -56,10 +56,11 @@ def likelihood(data, psf=NIRSPEC, slice_angle=None) -> LineLikelihood:
     compressed = correlated(data)[0]
     if data.pixel_scale is None or np.ptp(data.index, axis=0).min() < LEAST_MAP:
         return compressed
-    if psf is not None and slice_angle is None:
+    angle = data.slice_angle if slice_angle is None else slice_angle
+    if angle is None:
         psf = psf.rounded() if isinstance(psf, PSF) else psf
     observed = lines.wavelengths(compressed.lines) * (1 + data.redshift)
-    scene = lay_out(data, compressed.signal(), observed, psf, angle=slice_angle or 0.0)
+    scene = lay_out(data, compressed.signal(), observed, psf, angle=angle or 0.0)
     return replace(compressed, scene=scene)
 
 
@@ -91,9 +92,10 @@ def fit(
     psf : PSF, ImagePSF or None
         Of a cube; None for light that is seen where it is emitted.  By default that of
         NIRSpec's IFU (D'Eugenio et al. 2023).
-    slice_angle : float or None
+    slice_angle : float, optional
         Position angle of the IFU's slices in the frame of the map [deg], as in
-        `PSF.kernel`; where it is not known a round PSF of the same area is taken.
+        `PSF.kernel`; by default as the cube's header tells.  Where it does not a round
+        PSF of the same area is taken.
     warmup, draws, chains : int
     target_accept : float
     progress : bool

@@ -65,7 +65,7 @@ def simulate(
     length : float
         Of the correlation of departures [kpc]; 0 for spaxels that depart alone.
     psf : PSF or None
-        Its slices stand along the columns of the map.
+        Its slices lie north to south, along the columns of the map.
     lsf_scale : float
         Width of the LSF relative to its table.
     velocity_scatter : float
@@ -116,6 +116,7 @@ def simulate(
         good=_as_cube(good, shape),
         wcs=wcs,
         pixel_scale=PIXEL * u.arcsec,
+        slices=0 * u.deg,
         meta={"MOCK": True, "ORIGIN": "metalgrad simulate", "SEED": seed}
         | {"TARGNAME": target.name}
         | {f"TRUTH {key}".upper(): value for key, value in truth.items()},

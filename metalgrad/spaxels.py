@@ -20,6 +20,7 @@ from astropy.io import fits
 from jaxtyping import Array, Float, Int, Shaped
 
 from metalgrad import geometry
+from metalgrad.headers import angle_on_map
 
 FLUX_DENSITY = u.Unit(1e-20 * u.erg / u.s / u.cm**2 / u.um)
 
@@ -60,6 +61,9 @@ class Spaxels:
         Spaxels inside the aperture that had no good voxel.
     effective_radius : float or None
         Half-light radius [kpc].
+    slice_angle : float or None
+        Position angle of the IFU's slices in the frame of the map [deg], as in
+        `PSF.kernel`; None if the cube does not tell it.
     """
 
     flux: Float[np.ndarray, "spaxel pixel"]
@@ -75,6 +79,7 @@ class Spaxels:
     pixel_scale: float | None = None
     dropped: int = 0
     effective_radius: float | None = None
+    slice_angle: float | None = None
 
     def __len__(self) -> int:
         """Count the spaxels."""
@@ -119,12 +124,13 @@ class Spaxels:
         """
         if cube.wcs is None and cube.shape == (1, 1):
             plane, inside = np.zeros((1, 1, 2)), np.ones((1, 1), dtype=bool)
-            header = ""
+            header, angle = "", None
         else:
             sky = _sky(cube, target)
             plane, inside = _aperture(sky, target)
             inside &= _within(region, cube.wcs, cube.shape)
             header = cube.wcs.to_header().tostring("\n", endcard=False, padding=False)
+            angle = angle_on_map(cube.slices, cube.wcs, target.centre)
         alive = cube.good.any(axis=0)
         chosen = inside & alive
         if not chosen.any():
@@ -153,6 +159,7 @@ class Spaxels:
             pixel_scale=None if scale is None else float(scale.to_value(u.arcsec)),
             dropped=int(np.sum(inside & ~alive)),
             effective_radius=getattr(target, "effective_radius", None),
+            slice_angle=angle,
         )
 
     def to_map(

@@ -44,6 +44,7 @@ def make_cube(**change):
         "wcs": sky(),
         "pixel_scale": PIXEL * u.arcsec,
         "shape": (Y, X),
+        "slices": 50 * u.deg,
     }
     return SimpleNamespace(**cube | change)
 
@@ -310,3 +311,15 @@ def test_values_of_another_length(cube, target):
             ValueError, match=r"values has 3 entries where .* one value pe"
         ):
             method(np.ones(3))
+
+
+def test_slices_are_turned_to_the_map(target):
+    """Pixels were turned by 20 deg, so that the sky is turned in the map."""
+    straight, turned = (
+        Spaxels.select(make_cube(wcs=sky(turn=turn)), target).slice_angle
+        for turn in (0, 20)
+    )
+    assert straight == pytest.approx(50, abs=1e-3)
+    assert abs(turned - straight) == pytest.approx(20, abs=1e-3)
+    unknown = Spaxels.select(make_cube(slices=None), target)
+    assert unknown.slice_angle is None
