@@ -19,7 +19,7 @@ from metalgrad.hierarchy import Hierarchy
 from metalgrad.record import MAPS
 
 CHUNK = 25  # iterations between two looks at the progress bar
-PILOT = 200  # iterations of the chain that finds the coordinates of others
+PILOTS, PILOT = 2, 125  # chains that find coordinates, and their iterations
 KEPT = 1000  # draws, of all chains, for which spaxels are integrated out
 STATISTICS = {
     "energy": "energy",
@@ -81,12 +81,20 @@ class Run:
         return pilot.expand_about(self.hierarchy, arrays, path, z)
 
     def explore(self, key, arrays, affine):
-        """Run one short chain; return where its galaxy went, (draw, galaxy)."""
-        state, path = self.start(key, arrays, affine), []
-        for _ in range(0, PILOT, CHUNK):
-            state, store = self.advance(state, arrays, affine, CHUNK)
-            path.append(np.asarray(store["theta"]))
-        return np.concatenate(path[len(path) // 2 :])
+        """Run short chains; return where their galaxies went, (draw, galaxy)."""
+
+        def go(state):
+            path = []
+            with jax.enable_x64(new_val=True):  # a thread begins with the default
+                for _ in range(0, PILOT, CHUNK):
+                    state, store = self.advance(state, arrays, affine, CHUNK)
+                    path.append(np.asarray(store["theta"]))
+            return np.concatenate(path[len(path) // 2 :])
+
+        states = [self.start(one, arrays, affine) for one in random.split(key, PILOTS)]
+        jax.block_until_ready(self.advance(states[0], arrays, affine, 0))  # compiles
+        with ThreadPoolExecutor(PILOTS) as pool:
+            return np.concatenate([*pool.map(go, states)])
 
     def _potential(self, arrays, affine):
         def potential(white):
