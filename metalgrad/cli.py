@@ -14,6 +14,7 @@ import typer
 from metalgrad import cards, criticism
 from metalgrad.checks import ConvergenceWarning
 from metalgrad.cli_classical import classical
+from metalgrad.cli_reduce import reduce_target
 from metalgrad.cli_sbc import calibrate
 from metalgrad.comparison import compare, open_fit, to_table, verdict
 from metalgrad.files import NewFile, refuse_to_overwrite
@@ -33,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(classical)
+app.command("reduce")(reduce_target)
 app.command("sbc")(calibrate)
 USAGE = typer.BadParameter.__base__  # of every wrong option; Typer has no name for it
 
