@@ -56,6 +56,8 @@ bench: $(DONE)  ## run every benchmark
 
 notebooks: export MPLBACKEND := Agg
 notebooks: export METALGRAD_SMALL := $(SMALL)
+# What one notebook has compiled serves the next, as far as they have the same models.
+notebooks: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/build/jax
 notebooks: $(DONE)  ## run every notebook as the script it is
 	set -e; for notebook in notebooks/*.py; do echo "$$notebook"; $(BIN)/python "$$notebook"; done
 

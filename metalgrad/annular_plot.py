@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from metalgrad import panels
 
 
-def annuli(result, *, ax: Axes | None = None) -> Axes:
+def annuli(result, *, ax: Axes | None = None, color: str = panels.BLUE) -> Axes:
     """Draw metallicities of annuli, and the straight line through them.
 
     As Fig. 6 of Venturi et al. (2024): error bars hold the central 68 %, arrows are
@@ -19,6 +19,8 @@ def annuli(result, *, ax: Axes | None = None) -> Axes:
         From `metalgrad.annular_gradient`.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
+    color : str
+        Of the straight line.
 
     Returns
     -------
@@ -44,9 +46,9 @@ def annuli(result, *, ax: Axes | None = None) -> Axes:
     middle = line.central + line.slope * radius
     error = np.sqrt(np.einsum("ir,ij,jr->r", terms, line.covariance, terms))
     ax.fill_between(
-        radius, middle - error, middle + error, color=panels.BLUE, alpha=0.25, lw=0
+        radius, middle - error, middle + error, color=color, alpha=0.25, lw=0
     )
-    ax.plot(radius, middle, color=panels.BLUE, lw=2, label="straight line (68 %)")
+    ax.plot(radius, middle, color=color, lw=2, label="straight line (68 %)")
     ax.set(
         xlim=(0, radius[-1]),
         xlabel=panels.label("radius", "kpc"),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from xarray import DataArray, DataTree
 
 from metalgrad import geometry
@@ -148,9 +148,29 @@ def centre(posterior: DataTree) -> tuple[float, float] | None:
     known = posterior["constant_data"].dataset
     if "y" not in known:
         return None
-    pixel = np.stack([known["y"], known["x"]], axis=-1).astype(float)
+    index = np.stack([known["y"], known["x"]], axis=-1)
+    return origin(index, known["position"].values)
+
+
+def origin(
+    index: Shaped[np.ndarray, "spaxel 2"], position: Float[np.ndarray, "spaxel 2"]
+) -> tuple[float, float] | None:
+    """Row and column at which coordinates in the plane of the disc are zero.
+
+    Parameters
+    ----------
+    index : array, (spaxel, 2)
+        Row and column of each spaxel.
+    position : array, (spaxel, 2)
+        Coordinates of each, affine in rows and columns.
+
+    Returns
+    -------
+    (float, float) or None
+        None where they are not affine, or the spaxels are on one line.
+    """
+    pixel = np.asarray(index, float)
     design = np.column_stack([pixel, np.ones(len(pixel))])
-    position = known["position"].values
     affine, _, rank, _ = np.linalg.lstsq(design, position)
     scale = np.abs(np.linalg.det(affine[:2])) ** 0.5  # side of a spaxel
     stray = np.abs(design @ affine - position).max()

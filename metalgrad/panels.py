@@ -196,7 +196,7 @@ def draw_map(ax, found, name, bar_at="right"):
     bar = ax.figure.colorbar(
         image, ax=ax, extend="both", extendfrac=0.02, pad=0.02, location=bar_at
     )
-    said = " ".join(LINES.get(word, word) for word in found.said.split())
+    said = " ".join(LINES.get(word, word) for word in found.said.split(" "))
     bar.set_label(label(said, found.unit), fontsize="small")
     bar.ax.tick_params(labelsize="small")
 

@@ -12,6 +12,8 @@ from xarray import DataTree
 
 from metalgrad import checks, panels
 from metalgrad.maps import SAMPLE, celestial, centre, lay_out
+from metalgrad.sheets import against_annuli as against_annuli
+from metalgrad.sheets import overview as overview
 from metalgrad.solutions import solutions
 from metalgrad.spectra import brightest, predict
 

@@ -16,6 +16,7 @@
 # %%
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import arviz as az
@@ -37,6 +38,7 @@ target = mg.load_target("cosmos24108")
 path = folder / "mock_s3d.fits"
 simulate(target, seed=1, truth={"slope": -0.1}).write(path)
 cube = mg.Cube.read(path)
+target = replace(target, radius=0.31) if small else target
 spaxels = mg.Spaxels.select(cube, target)
 print(f"{len(spaxels)} spaxels, chosen by place and not by signal to noise")
 
