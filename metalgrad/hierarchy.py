@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
-from numpyro.distributions import Delta, Normal
+from numpyro.distributions import Normal
 from scipy.stats import norm
 
-from metalgrad.supports import unconstrain
+from metalgrad.supports import is_straight, refuse_fixed, unconstrain
 
 SIGNED = "_signed"  # ends the name of an amplitude whose sign is free
 UNITS = "spaxel", "wave"  # plates of departures
@@ -78,6 +78,12 @@ class Hierarchy:
     def is_level(self) -> np.ndarray:
         """Which of ``theta`` are levels of metallicity, wherever in the galaxy."""
         return self._mark(name in LEVELS for name in self.galaxy)
+
+    @property
+    def is_added(self) -> np.ndarray:
+        """Which of ``theta`` are amounts as they stand, that may add to the data."""
+        added = [is_straight(transform) for _, transform in self.galaxy.values()]
+        return self._mark(added) & ~self.is_signed
 
     def _mark(self, sites):
         return np.repeat(
@@ -246,7 +252,7 @@ def split(model, data) -> Hierarchy:
                 f"site {name} is observed or a factor, but only the site data may be; "
                 "put what the model must match into the distribution of data"
             )
-        _check_free(name, site["fn"])
+        refuse_fixed(name, site["fn"])
         shape = np.shape(site["value"])
         frames = {frame.name for frame in site["cond_indep_stack"]} & {*UNITS}
         for frame in frames:
@@ -277,14 +283,6 @@ def _is_derived(site) -> bool:
     frames = {frame.name for frame in site.get("cond_indep_stack", ())}
     few = np.shape(site["value"]) == () or frames == {"ratio"}
     return site["type"] == "deterministic" and few
-
-
-def _check_free(name, distribution):
-    if isinstance(getattr(distribution, "base_dist", distribution), Delta):
-        raise ValueError(
-            f"{name} is fixed at a number, which this model cannot do; give it a "
-            "narrow prior, as { Normal = [1.0, 0.01] }"
-        )
 
 
 def _check_standard_normal(name, distribution, shape):

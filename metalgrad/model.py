@@ -176,7 +176,8 @@ class Model:
         """Draw E(B-V) of each cell; return what it adds to log10 fluxes."""
         median = draw("reddening", self.reddening)
         scatter = fields.sample_amplitude("reddening_scatter", self.reddening_scatter)
-        least = median + FELT
+        # Spaxels that are told together tell E(B-V) itself.
+        least = 1.0 if canvas.smooth else median + FELT
         about = {"amplitude": median * scatter / least, "mean": jnp.log(least)}
         ebv = median * jnp.exp(scatter * canvas.draw("reddening_offset", **about))
         numpyro.deterministic("ebv", canvas.at_spaxels(ebv))

@@ -215,6 +215,7 @@ def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None):
     cross = axes.T @ hessian[size:, :size]
     bridge = -axes @ (cross / value[:, None])
     bridge[:, hierarchy.is_signed] = 0.0  # departures are the same for either sign
+    coordinates, bridge = steady.follow(coordinates, bridge, hierarchy.is_added)
     schur = hessian[:size, :size] - cross.T @ (cross / value[:, None])
     stretch = _root_of_inverse(schur, np.ones(size, bool) if told is None else told)
     return Expansion(

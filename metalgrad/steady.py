@@ -28,6 +28,7 @@ TOLD = 56  # combinations of departures that data may tell
 FELT = 128  # combinations of which they may tell anything
 BANDS = 3  # of waves, from coarse to fine, in which amplitudes move together
 LEAST = 1e-12  # information, in units of the prior's
+FEEBLE = 1e-2  # information that data are not followed for
 
 
 def blank(hierarchy: Hierarchy) -> dict:
@@ -53,6 +54,8 @@ def blank(hierarchy: Hierarchy) -> dict:
     return {
         "rows": jnp.zeros((told, latents)),
         "data": jnp.zeros(told),
+        "pull": jnp.zeros((told, hierarchy.sizes[0])),
+        "centre": jnp.zeros(hierarchy.sizes[0]),
         "rest": jnp.zeros(latents),
         "weight": jnp.zeros((blocks, waves)),
         "block": jnp.zeros(latents, int),
@@ -96,7 +99,8 @@ def place(hierarchy: Hierarchy, arrays, steady, theta, still):
     each = reach[steady["block"]]
     gram = jnp.einsum("b,bij->ij", reach**2, steady["grams"])
     root = jnp.linalg.cholesky(jnp.eye(len(rows)) + gram)
-    known = solve_triangular(root, steady["data"], lower=True)
+    data = steady["data"] - steady["pull"] @ (theta - steady["centre"])
+    known = solve_triangular(root, data, lower=True)
     shrunk = solve_triangular(root + jnp.eye(len(rows)), rows @ (each * y), lower=True)
     told = solve_triangular(root, known - shrunk, lower=True, trans=1)
     z = y + each * (told @ rows) + steady["rest"]
@@ -135,12 +139,44 @@ def find(hierarchy: Hierarchy, arrays, theta, z, hessian) -> dict:
     return {
         "rows": jnp.asarray(rows),
         "data": jnp.asarray(along * (1 + information) / np.sqrt(information)),
+        "pull": jnp.zeros((count, len(theta))),
+        "centre": jnp.asarray(theta),
         "rest": jnp.asarray(z[0] - axes[:, :count] @ along),
         "weight": jnp.asarray(_weigh(hierarchy, amplitude, rows, block)),
         "block": jnp.asarray(block),
         "grams": jnp.asarray(np.stack([part @ part.T for part in parts])),
         "felt": jnp.asarray(axes[:, : len(steady["felt"])].T),
     }
+
+
+def follow(steady, bridge, is_added) -> tuple[dict, np.ndarray]:
+    """Have the data follow the galaxy's parameters, where departures were to.
+
+    What a parameter adds to the data departures need not explain.  How much they give
+    way then changes with their amplitudes, of which a straight map knows nothing.
+
+    Parameters
+    ----------
+    steady : dict
+        As of `find`.
+    bridge : array, (latent, galaxy)
+        By how much the still coordinates' mode moves with each parameter.
+    is_added : array of bool, (galaxy,)
+        Which of these add to the data.
+
+    Returns
+    -------
+    steady : dict
+    bridge : array, (latent, galaxy)
+        What is left of it: of other parameters, and along directions of which data
+        tell nothing.
+    """
+    rows = np.asarray(steady["rows"])
+    information = np.sum(rows**2, axis=1)[:, None]
+    unit = np.where(information > FEEBLE, rows / np.sqrt(information), 0.0)
+    along = unit @ bridge * is_added
+    pull = -np.sqrt((1 + information) / information) * along
+    return steady | {"pull": jnp.asarray(pull)}, bridge - unit.T @ along
 
 
 def _sort(hierarchy, amplitude):

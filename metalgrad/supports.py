@@ -3,11 +3,12 @@
 import jax.scipy.special
 import jax.scipy.stats
 import numpy as np
-from numpyro.distributions import HalfNormal, Uniform, biject_to
+from numpyro.distributions import Delta, HalfNormal, Uniform, biject_to
 from numpyro.distributions.constraints import real, unit_interval
 from numpyro.distributions.transforms import (
     AffineTransform,
     ComposeTransform,
+    IdentityTransform,
     SoftplusTransform,
     Transform,
 )
@@ -32,6 +33,27 @@ def unconstrain(distribution):
     ):
         return Probit()
     return biject_to(distribution.support)
+
+
+def is_straight(transform) -> bool:
+    """Tell whether a map is a straight line, but for what is near 0."""
+    parts = getattr(transform, "parts", [transform])
+    return any(isinstance(p, (IdentityTransform, SoftplusTransform)) for p in parts)
+
+
+def refuse_fixed(name: str, distribution) -> None:
+    """Refuse a site that is fixed at a number.
+
+    Raises
+    ------
+    ValueError
+        If it is one.
+    """
+    if isinstance(getattr(distribution, "base_dist", distribution), Delta):
+        raise ValueError(
+            f"{name} is fixed at a number, which this model cannot do; give it a "
+            "narrow prior, as { Normal = [1.0, 0.01] }"
+        )
 
 
 class Probit(Transform):

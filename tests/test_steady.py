@@ -155,3 +155,79 @@ def test_a_model_that_tells_no_amplitude_has_steady_ones(data):
     assert_allclose(found, np.ones((1, WAVES)))
     shifted = replace(plain, coupled=True)
     assert steady.blank(shifted)["weight"].shape == (steady.BANDS, WAVES)
+
+
+PULL = RNG.normal(size=(SPAXELS, LINES, 2))  # of two parameters on the fluxes
+
+
+def pulled(data):
+    """Tell of amplified waves, and of what adds to them."""
+    size = numpyro.sample("size", dist.Normal().expand([WIDTH]).to_event(1))
+    level = numpyro.sample("level", dist.Normal().expand([2]).to_event(1))
+    with numpyro.plate("wave", WAVES):
+        z = numpyro.sample("z", dist.Normal().expand([WIDTH]).to_event(1))
+    amplitude = numpyro.deterministic("z_amplitude", size * COARSE[:, None])
+    flux = jnp.einsum("slwc,wc->sl", DESIGN, amplitude * z) + PULL @ level
+    with numpyro.plate("spaxel", len(data)):
+        numpyro.sample("data", LineData(data, flux, jnp.ones(1)), obs=data.white)
+
+
+def less_by(data, level):
+    """Return the data without what the level adds."""
+    added = np.einsum("srl,sl->sr", data.root, PULL @ np.asarray(level))
+    return replace(data, white=data.white - added)
+
+
+@pytest.fixture(scope="module")
+def following(data):
+    """Coordinates that follow the level, and what is left of the bridge."""
+    hierarchy, theta = split(pulled, data), jnp.array([0.7, 1.3, 0.5, -0.3])
+    mean, covariance = truth(less_by(data, theta[2:]), theta[:2])
+    found = steady.find(
+        hierarchy,
+        data.arrays,
+        theta,
+        jnp.asarray(mean)[None],
+        np.linalg.inv(covariance),
+    )
+
+    def potential(theta, y):
+        z, volume = steady.place(hierarchy, data.arrays, found, theta, y[None])
+        return hierarchy.potential(data.arrays, theta, z) - volume
+
+    still = jnp.zeros(WAVES * WIDTH)
+    cross = jax.jacobian(jax.grad(potential, argnums=1))(theta, still)
+    bridge = -np.linalg.solve(jax.hessian(potential, argnums=1)(theta, still), cross)
+    added = np.array([False, False, True, True])
+    return hierarchy, *steady.follow(found, bridge, added), bridge
+
+
+@pytest.mark.parametrize("size", [(0.7, 1.3), (2.0, 0.1), (-0.7, 1.0), (0.0, 0.0)])
+@pytest.mark.parametrize("level", [(0.5, -0.3), (-2.0, 1.0)])
+def test_what_adds_to_the_data_is_followed(data, following, size, level):
+    """By the mean of a linear model's waves, whatever their amplitudes."""
+    hierarchy, coordinates, left, _ = following
+    assert_allclose(left[:, 2:], 0.0, atol=1e-6)
+    theta = jnp.array([*size, *level])
+    still = jnp.zeros((1, WAVES * WIDTH))
+    z, _ = steady.place(hierarchy, data.arrays, coordinates, theta, still)
+    assert_allclose(z[0], truth(less_by(data, level), size)[0], atol=1e-6)
+
+
+def test_what_does_not_add_is_left_to_the_bridge(following):
+    _, coordinates, left, bridge = following
+    assert_allclose(left[:, :2], bridge[:, :2])
+    assert not np.any(coordinates["pull"][:, :2])
+
+
+def test_feeble_directions_are_left_to_the_bridge(following):
+    """Following them would divide by nothing."""
+    _, coordinates, _, bridge = following
+    rows = np.array(coordinates["rows"])
+    rows[-1] *= 1e-3 / np.linalg.norm(rows[-1])
+    found, left = steady.follow(
+        coordinates | {"rows": rows}, bridge, np.array([False, False, True, True])
+    )
+    assert not np.any(found["pull"][-1])
+    along = rows[-1] / np.linalg.norm(rows[-1])
+    assert_allclose(along @ left, along @ bridge)
