@@ -24,7 +24,6 @@ from metalgrad.collapse import spaxel_jacobian
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.small import factor, log_volume, solve_lower, solve_upper
 
-SEEN = 2.0  # errors above which a whitened flux tells something of its own (ours)
 MISSED = 0.05  # share of what is told that may be left out, for speed (ours)
 
 
@@ -85,9 +84,8 @@ def _place_leading(lower, row, data, still):
 def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
     """Choose coordinates by what the data tell about ``z``, the mode at ``theta``.
 
-    Faint lines tell hardly anything, and the cost grows with the square of how many
-    directions are told: the best told of each spaxel are taken, as many as the data
-    have bright lines.
+    The cost grows with the square of how many directions are told, and of most spaxels
+    data tell few: the best of each are taken, as many as hold nearly all.
 
     Returns
     -------
@@ -96,27 +94,38 @@ def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
         residuals in the sums; ``data`` (told, spaxel), what the sums would be, were
         they linear.  A latent whose amplitude is not told, or is 0, is left as it is.
     """
-    return _find(hierarchy, count_told(arrays["white"]), arrays, theta, z)
+    told, size = _find(hierarchy, arrays, theta, z)
+    count = count_told(np.asarray(size))
+    return {name: values[:count] for name, values in told.items()}
 
 
-def count_told(white) -> int:
-    """Count in how many directions spaxels are told, but for few of the brightest.
+def count_told(size) -> int:
+    """Count the directions that hold nearly all of what the data tell.
 
     Parameters
     ----------
-    white : array, (spaxel, line)
-        Fluxes in units of their errors.
+    size : array, (spaxel, direction)
+        Slopes of whitened residuals in normals, the steepest first: of a direction
+        information is half the logarithm of one more than the square.
     """
-    seen = np.sum(np.abs(np.asarray(white)) > SEEN, axis=1)
-    missed = [np.maximum(seen - some, 0).sum() for some in range(white.shape[1] + 1)]
-    return max(1, int(np.argmax(np.array(missed) <= MISSED * seen.sum())))
+    held = np.cumsum(np.log1p(np.square(size)).sum(axis=0))
+    return 1 + int(np.argmax(held >= (1 - MISSED) * held[-1]))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _find(hierarchy, told, arrays, theta, z):
+def widen(settled, count: int) -> dict:
+    """Add directions of which nothing is told, up to ``count``."""
+    more = count - len(settled["data"])
+    return {
+        name: jnp.pad(values, [(0, more)] + [(0, 0)] * (values.ndim - 1))
+        for name, values in settled.items()
+    }
+
+
+@partial(jax.jit, static_argnums=0)
+def _find(hierarchy, arrays, theta, z):
     residual, jacobian = spaxel_jacobian(hierarchy, arrays, theta, z)
     mean, amplitude = hierarchy.locate(arrays, theta, z)
-    best = jnp.linalg.svd(jacobian, full_matrices=False)[0][..., :told]
+    best, size, _ = jnp.linalg.svd(jacobian, full_matrices=False)
     rows = jnp.where(
         amplitude[:, None] == 0,
         0.0,
@@ -126,10 +135,11 @@ def _find(hierarchy, told, arrays, theta, z):
     if hierarchy.leading is not None:  # the others' means hold what it does
         sums = sums.at[:, hierarchy.leading].set(0.0)
     data = jnp.einsum("srl,sl->sr", rows, sums) - residual
-    return {
+    told = {
         "rows": jnp.einsum("srt,srl->tls", best, rows),
         "data": jnp.einsum("srt,sr->ts", best, data),
     }
+    return told, size
 
 
 def blank(hierarchy: Hierarchy) -> dict:
