@@ -13,6 +13,7 @@ import typer
 
 from metalgrad import cards, criticism
 from metalgrad.checks import ConvergenceWarning
+from metalgrad.cli_bench import measure
 from metalgrad.cli_classical import classical
 from metalgrad.cli_reduce import reduce_target
 from metalgrad.cli_sbc import calibrate
@@ -33,6 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+app.command("bench")(measure)
 app.command()(classical)
 app.command("reduce")(reduce_target)
 app.command("sbc")(calibrate)

@@ -348,6 +348,7 @@ def test_cells_lie_where_astropy_says(turn):
         good=flux > 0,
         wcs=wcs,
         pixel_scale=PIXEL * u.arcsec,
+        slices=None,
         shape=(21, 31),
     )
     target = Target(
