@@ -22,17 +22,23 @@ from metalgrad.classical import (
 from metalgrad.clipping import clip_outliers
 from metalgrad.complexes import COMPLEXES, REACH
 from metalgrad.cubes import Cube
+from metalgrad.headers import angle_on_map
 from metalgrad.linefit import LineFit, fit_lines
 from metalgrad.lines import wavelengths as rest_wavelengths
 from metalgrad.lsf import LSF, prism
 from metalgrad.matching import match_psf
 from metalgrad.noise import measure_correlation
 from metalgrad.psf import PSF
+from metalgrad.redrawn import (
+    calibration_error,
+    line_covariance,
+    redraw_metallicity,
+)
 from metalgrad.sizes import EffectiveRadius, effective_radius, find_peak
 from metalgrad.spaxels import Spaxels
+from metalgrad.sums import add_up, correlate_sums
 from metalgrad.targets import Target
 
-LEAST = 0.5  # share of spaxels good in a channel without which a sum is not: ours
 MARGIN = 0.2  # arcsec beyond the annuli from which smoothing still brings outliers in
 
 
@@ -115,63 +121,6 @@ class AnnularGradient:
         return table
 
 
-def add_up(
-    spaxels: Spaxels, number: Int[np.ndarray, " spaxel"] | None = None
-) -> Spaxels:
-    """Sum spectra of spaxels: those of an aperture, or of every annulus.
-
-    A voxel that is not good is replaced by the mean of the others in its sum, and a
-    channel is not good where that are fewer than half.  Errors are added as those of
-    independent voxels, which they are not in a drizzled or smoothed cube: let
-    `fit_lines` rescale them.
-
-    Parameters
-    ----------
-    spaxels : Spaxels
-    number : array of int, (spaxel,), optional
-        Of the sum that a spaxel belongs to, from 0, and negative for none; by default
-        all are summed.
-
-    Returns
-    -------
-    Spaxels
-        One "spaxel" for each sum, at the mean radius of its members; numbers that no
-        spaxel has are left out.
-
-    Raises
-    ------
-    ValueError
-        If there is not one number per spaxel, or none that is 0 or above.
-    """
-    number = np.zeros(len(spaxels), int) if number is None else np.asarray(number)
-    if number.shape != (len(spaxels),) or not (number >= 0).any():
-        raise ValueError(
-            f"numbers of shape {number.shape} where one for each of {len(spaxels)} "
-            "spaxels is expected, 0 or above for at least one; number the sums from 0"
-        )
-    kept = np.unique(number[number >= 0])
-    member = (number == kept[:, None]).astype(float)
-    good = np.isfinite(spaxels.error)
-    count, total = member @ good, member.sum(axis=1)
-    enough = count >= LEAST * total[:, None]
-    gain = total[:, None] / np.maximum(count, 1)
-    variance = member @ np.where(good, spaxels.error, 0.0) ** 2
-    flux = gain * (member @ np.where(good, spaxels.flux, 0.0))
-    radius = member @ spaxels.radius / total
-    rows = np.arange(len(kept))
-    return replace(
-        spaxels,
-        flux=np.where(enough, flux, 0.0),
-        error=np.where(enough, gain * np.sqrt(variance), np.inf),
-        position=np.stack([radius, 0 * radius], axis=1),
-        index=np.stack([0 * rows, rows], axis=1),
-        shape=(1, len(rows)),
-        header="",
-        pixel_scale=None,
-        dropped=0,
-    )
-
-
 def annular_gradient(
     cube: Cube,
     target: Target,
@@ -180,7 +129,7 @@ def annular_gradient(
     ratios: tuple[str, ...] = PAPER_RATIOS,
     goal_fwhm: float | None = None,
     psf: PSF | None = None,
-    slice_angle: float = 0.0,
+    slice_angle: float | None = None,
     centre: str | None = None,
     region=None,
     width: float | None = None,
@@ -189,6 +138,7 @@ def annular_gradient(
     lsf: LSF | None = None,
     clip: bool = True,
     measure_noise: bool = True,
+    seed: int = 0,
 ) -> AnnularGradient:
     """Measure a metallicity gradient as Venturi et al. (2024) did.
 
@@ -212,8 +162,8 @@ def annular_gradient(
         as it is by default.  Wavelengths redder than all lines are left out.
     psf : PSF, optional
         NIRSpec's by default.
-    slice_angle : float
-        As in `match_psf` [deg].
+    slice_angle : float, optional
+        As in `match_psf` [deg]; by default as the cube's header tells, or 0.
     centre : str, optional
         Peak to centre annuli on, within the target's radius: ``"continuum"`` or a line
         such as ``"OIII"``; the target's position by default.
@@ -232,8 +182,12 @@ def annular_gradient(
     measure_noise : bool
         Take the size of each annulus' noise, and the spectral correlation of the
         cube's, from line-free channels: drizzling and smoothing make sums noisier than
-        independent voxels would be.  Otherwise the errors of the cube are trusted; the
-        paper does not say which it did.
+        independent voxels would be.  The slope's error is then that of its noise drawn
+        again, dust and neighbours included (`metalgrad.redrawn`), and not that of
+        independent points, as it is otherwise, where the errors of the cube are
+        trusted; the paper does not say which it did.
+    seed : int
+        Of that noise: errors alone depend on it.
 
     Returns
     -------
@@ -250,6 +204,8 @@ def annular_gradient(
     lsf = lsf or prism()
     cube = _clipped(cube, target, lsf) if clip else cube
     if goal_fwhm is not None:
+        if slice_angle is None:
+            slice_angle = angle_on_map(cube.slices, cube.wcs, target.centre) or 0.0
         cube = match_psf(_cut(cube, target, lsf), goal_fwhm, psf, slice_angle)
     if centre is not None:
         within = Spaxels.select(cube, target, region)
@@ -259,22 +215,30 @@ def annular_gradient(
     step = (width or cube.pixel_scale.to_value(u.arcsec)) * target.kpc_per_arcsec
     number = np.floor(spaxels.radius / step * (1 + 1e-9)).astype(int)
     sums = add_up(spaxels, number)
-    correlation = measure_correlation(spaxels, lsf).spectral if measure_noise else None
+    noise = measure_correlation(spaxels, lsf) if measure_noise else None
     fit = fit_lines(
         sums, lines=lines, integrated=True, lsf=lsf,
-        rescale=measure_noise, correlation=correlation,
+        rescale=measure_noise, correlation=noise.spectral if noise else None,
     )  # fmt: skip
-    found = chi2_metallicity(
-        fit.flux, fit.error, calibration or load_calibration("curti23"), ratios
-    )
+    calibration = calibration or load_calibration("curti23")
+    found = chi2_metallicity(fit.flux, fit.error, calibration, ratios)
     error = np.where(found.at_edge, np.nan, (found.upper - found.lower) / 2)
+    line = classical_gradient(sums.radius, found.metallicity, error)
+    if noise is not None:
+        shared = correlate_sums(spaxels.index, number, noise.spatial)
+        draws = redraw_metallicity(
+            fit.flux, fit.error, calibration, ratios, seed=seed, correlation=shared
+        )
+        floor = calibration_error(found, calibration)
+        covariance = line_covariance(sums.radius, error, floor, draws)
+        line = replace(line, covariance=covariance)
     return AnnularGradient(
         radius=sums.radius,
         spaxels=np.unique(number, return_counts=True)[1],
         fit=fit,
         metallicity=found,
         error=error,
-        line=classical_gradient(sums.radius, found.metallicity, error),
+        line=line,
         size=size,
         target=target,
     )

@@ -47,8 +47,8 @@ def classical(
         float | None, typer.Option(help="Smooth to this PSF first [arcsec].")
     ] = None,
     slice_angle: Annotated[
-        float, typer.Option(help="Of the slices, from +y to -x [deg].")
-    ] = 0.0,
+        float | None, typer.Option(help="Of the slices, from +y to -x [deg].")
+    ] = None,
     calibration: Annotated[
         str, typer.Option(help="Card of a calibration.")
     ] = "curti23",
