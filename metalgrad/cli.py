@@ -188,7 +188,7 @@ def _choose_device(device):
     jax.config.update("jax_platforms", device)
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # JAX has both
         raise ValueError(
             f"no {device} device can be used here; install metalgrad[cuda] on a "
             "machine with an NVIDIA GPU, or leave --device out"
