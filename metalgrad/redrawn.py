@@ -1,8 +1,9 @@
 """The error of a classical gradient, by drawing the noise of its line fluxes again.
 
-Points of metallicity with errors of their own make a slope whose error is too small:
-dust, told by two Balmer lines, is corrected as if it were known, and neighbouring
-annuli share the noise that drizzling and smoothing spread.  Both are in line fluxes.
+Errors of single points know nothing of two things that are in the line fluxes: dust,
+told by two Balmer lines, is corrected as if it were known, and neighbouring annuli
+share the noise that drizzling and smoothing spread.  What is drawn about noisy fluxes
+scatters more than they do where dust is cut at zero: such errors are careful ones.
 """
 
 import numpy as np
