@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from metalgrad.annular import AnnularGradient, add_up, annular_gradient
+from metalgrad.annular import AnnularGradient, annular_gradient
 from metalgrad.calibrations import Calibration, load_calibration
 from metalgrad.checks import ConvergenceWarning
 from metalgrad.clipping import clip_outliers
@@ -22,6 +22,7 @@ from metalgrad.sed import fit_sed
 from metalgrad.sizes import EffectiveRadius, effective_radius, find_peak
 from metalgrad.spaxels import Spaxels
 from metalgrad.starformation import star_formation_rate
+from metalgrad.sums import add_up
 from metalgrad.targets import Target, load_target
 from metalgrad.textures import Independent, Smooth
 from metalgrad.verdict import judge

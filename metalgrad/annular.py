@@ -28,7 +28,7 @@ from metalgrad.lines import wavelengths as rest_wavelengths
 from metalgrad.lsf import LSF, prism
 from metalgrad.matching import match_psf
 from metalgrad.noise import measure_correlation
-from metalgrad.psf import PSF
+from metalgrad.psf import PSF, nirspec, orient
 from metalgrad.redrawn import (
     calibration_error,
     line_covariance,
@@ -50,6 +50,8 @@ class AnnularGradient:
     ----------
     radius : array, (annulus,)
         Mean radius of the spaxels, in the plane of the disc [kpc].
+    outer : array, (annulus,)
+        Radius at which each ends [arcsec].
     spaxels : array of int, (annulus,)
         How many they are.
     fit : LineFit
@@ -66,6 +68,7 @@ class AnnularGradient:
     """
 
     radius: Float[np.ndarray, " annulus"]
+    outer: Float[np.ndarray, " annulus"]
     spaxels: Int[np.ndarray, " annulus"]
     fit: LineFit
     metallicity: ChiSquareMetallicity
@@ -163,7 +166,8 @@ def annular_gradient(
     psf : PSF, optional
         NIRSpec's by default.
     slice_angle : float, optional
-        As in `match_psf` [deg]; by default as the cube's header tells, or 0.
+        As in `match_psf` [deg]; by default as the cube's header tells.  Where it does
+        not a round PSF of the same area is taken.
     centre : str, optional
         Peak to centre annuli on, within the target's radius: ``"continuum"`` or a line
         such as ``"OIII"``; the target's position by default.
@@ -200,20 +204,21 @@ def annular_gradient(
         what `Spaxels.select`, `match_psf`, `effective_radius` or `fit_lines` refuse.
     """
     if cube.pixel_scale is None:
-        raise ValueError("a bare spectrum has no annuli; give it a pixel_scale")
+        raise ValueError("a bare spectrum has no annuli; give a cube")
     lsf = lsf or prism()
     cube = _clipped(cube, target, lsf) if clip else cube
     if goal_fwhm is not None:
-        if slice_angle is None:
-            slice_angle = angle_on_map(cube.slices, cube.wcs, target.centre) or 0.0
-        cube = match_psf(_cut(cube, target, lsf), goal_fwhm, psf, slice_angle)
+        told = angle_on_map(cube.slices, cube.wcs, target.centre)
+        turned = orient(psf or nirspec(), told if slice_angle is None else slice_angle)
+        cube = match_psf(_cut(cube, target, lsf), goal_fwhm, *turned)
     if centre is not None:
         within = Spaxels.select(cube, target, region)
         target = replace(target, position=find_peak(within, centre, lsf=lsf))
     spaxels = Spaxels.select(cube, target, region)
     size = size or effective_radius(spaxels)
-    step = (width or cube.pixel_scale.to_value(u.arcsec)) * target.kpc_per_arcsec
-    number = np.floor(spaxels.radius / step * (1 + 1e-9)).astype(int)
+    step = width or cube.pixel_scale.to_value(u.arcsec)
+    radius = spaxels.radius / target.kpc_per_arcsec
+    number = np.floor(radius / step * (1 + 1e-9)).astype(int)
     sums = add_up(spaxels, number)
     noise = measure_correlation(spaxels, lsf) if measure_noise else None
     fit = fit_lines(
@@ -234,6 +239,7 @@ def annular_gradient(
         line = replace(line, covariance=covariance)
     return AnnularGradient(
         radius=sums.radius,
+        outer=step * (1 + np.unique(number)),
         spaxels=np.unique(number, return_counts=True)[1],
         fit=fit,
         metallicity=found,

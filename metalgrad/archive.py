@@ -14,7 +14,8 @@ from astropy.io import fits
 from astropy.table import Table, vstack
 from tqdm import tqdm
 
-BLOCK = 2880  # bytes, of which a FITS file is a multiple (FITS standard 4.0, 3.1)
+from metalgrad.headers import BLOCK
+
 CHUNK = 2**20  # bytes
 TIMEOUT = 60  # s without a byte
 SUMS = re.compile(r"(Checksum|Datasum) verification failed")  # Astropy's words

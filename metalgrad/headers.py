@@ -13,6 +13,8 @@ import astropy.units as u
 import numpy as np
 from astropy.io import fits
 
+ROLL = "ROLL_REF", "V3I_YANG"
+BLOCK = 2880  # bytes, of which a FITS file is a multiple (FITS standard 4.0, 3.1)
 V3_TO_Y = 138.97  # deg: V3I_YANG of NRS_FULL_IFU in SIAF (PRDOPSSOC-075)
 ALIKE = 5.0  # deg, ours: of exposures that lie farther apart the PSF is a mixture
 
@@ -37,8 +39,7 @@ def read_whole(path) -> fits.HDUList:
         raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
     except (EOFError, OSError, zlib.error):
         raw = b""
-    # A FITS file is made of blocks of 2880 bytes (FITS standard 4.0, section 3.1).
-    if not raw.startswith(b"SIMPLE") or len(raw) % 2880:
+    if not raw.startswith(b"SIMPLE") or len(raw) % BLOCK:
         raise ValueError(f"{path} is no FITS file, or is truncated; fetch it again")
     return fits.HDUList.fromstring(raw)
 
@@ -59,11 +60,16 @@ def find_slices(hdus) -> u.Quantity | None:
     """
     if hdus[0].header.get("INSTRUME", "NIRSPEC") != "NIRSPEC":
         return None
-    told = hdus["HDRTAB"].data if "HDRTAB" in hdus else hdus["SCI"].header
-    known = told.names if "HDRTAB" in hdus else told
-    if not {"ROLL_REF", "V3I_YANG"} <= set(known):
+    sources = [hdus["HDRTAB"].data] if "HDRTAB" in hdus else []
+    for told in (*sources, hdus["SCI"].header):
+        try:
+            roll, turn = (np.ravel(told[k]).astype(float) for k in ROLL)
+            break
+        except (KeyError, TypeError, ValueError):  # not there, or no numbers
+            continue
+    else:
         return None
-    angle = np.ravel(told["ROLL_REF"]) + np.ravel(told["V3I_YANG"])
+    angle = roll + turn
     # An axis, not a direction: twice its angle goes round once.
     middle = np.angle(np.mean(np.exp(2j * np.radians(angle))), deg=True) / 2
     apart = (angle - middle + 90) % 180 - 90
@@ -77,7 +83,7 @@ def roll_cards(slices) -> dict[str, float]:
     if slices is None:
         return {}
     roll = (slices.to_value(u.deg) - V3_TO_Y) % 360
-    return {"ROLL_REF": roll, "V3I_YANG": V3_TO_Y}
+    return dict(zip(ROLL, (roll, V3_TO_Y), strict=True))
 
 
 def angle_on_map(slices, wcs, centre) -> float | None:

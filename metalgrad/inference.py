@@ -25,7 +25,7 @@ from metalgrad.foretell import foretell
 from metalgrad.hierarchy import Hierarchy, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.linemaps import LineMaps
-from metalgrad.psf import PSF, ImagePSF, nirspec
+from metalgrad.psf import PSF, ImagePSF, nirspec, orient
 from metalgrad.record import record
 from metalgrad.scene import Scene, lay_out
 from metalgrad.solutions import tell_branches
@@ -56,11 +56,10 @@ def likelihood(data, psf=NIRSPEC, slice_angle=None) -> LineLikelihood:
     compressed = correlated(data)[0]
     if data.pixel_scale is None or np.ptp(data.index, axis=0).min() < LEAST_MAP:
         return compressed
-    angle = data.slice_angle if slice_angle is None else slice_angle
-    if angle is None:
-        psf = psf.rounded() if isinstance(psf, PSF) else psf
+    told = data.slice_angle if slice_angle is None else slice_angle
+    psf, angle = orient(psf, told)
     observed = lines.wavelengths(compressed.lines) * (1 + data.redshift)
-    scene = lay_out(data, compressed.signal(), observed, psf, angle=angle or 0.0)
+    scene = lay_out(data, compressed.signal(), observed, psf, angle=angle)
     return replace(compressed, scene=scene)
 
 

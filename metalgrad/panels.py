@@ -54,18 +54,28 @@ def label(name: str, unit: str) -> str:
 def draw_field(ax, posterior, radius):
     """Draw the mean field at some radii: median, and bands of 68 and 95 %.
 
-    A tilt is averaged over, and a clump left out.  A field of several sources has no
-    such curve: nothing is drawn.
+    Of several solutions each is drawn, with its weight beside its end.  A tilt is
+    averaged over, and a clump left out.  A field of several sources has no such curve:
+    nothing is drawn.
     """
-    mean = _profile(posterior, radius)
-    if mean is None:
-        return
-    low, inner, middle, outer, high = np.quantile(
-        mean, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0
-    )
-    ax.fill_between(radius, low, high, color=BLUE, alpha=0.25, lw=0, zorder=1)
-    ax.fill_between(radius, inner, outer, color=BLUE, alpha=0.4, lw=0, zorder=1)
-    ax.plot(radius, middle, color=BLUE, lw=2, zorder=4, label="mean field (68, 95 %)")
+    branches = solutions(posterior)
+    parts = [(one.take(posterior), f"weight {one.weight:.2f}") for one in branches]
+    for part, said in parts or [(posterior, "")]:
+        mean = _profile(part, radius)
+        if mean is None:
+            return
+        low, inner, middle, outer, high = np.quantile(
+            mean, [0.025, 0.16, 0.5, 0.84, 0.975], axis=0
+        )
+        band = {"color": BLUE, "lw": 0, "zorder": 1}
+        ax.fill_between(radius, low, high, alpha=0.25, **band)
+        ax.fill_between(radius, inner, outer, alpha=0.4, **band)
+        said_of_all = "mean field (68, 95 %)"
+        ax.plot(radius, middle, color=BLUE, lw=2, zorder=4, label=said_of_all)
+        ax.annotate(
+            said, (radius[-1], middle[-1]), (-4, 4), textcoords="offset points",
+            ha="right", color=BLUE, zorder=6,
+        )  # fmt: skip
 
 
 def add_legend(ax):
@@ -73,16 +83,6 @@ def add_legend(ax):
     handles, names = ax.get_legend_handles_labels()
     once = dict(zip(names, handles, strict=True))
     ax.legend(once.values(), once, frameon=False, fontsize="small", loc="best")
-
-
-def write_weight(ax, posterior, radius, weight):
-    """Write the weight of a solution beside the end of its mean field."""
-    mean = _profile(posterior, np.array([radius]))
-    if mean is not None:
-        ax.annotate(
-            f"weight {weight:.2f}", (radius, np.median(mean)), (-4, 4),
-            textcoords="offset points", ha="right", color=BLUE, zorder=6,
-        )  # fmt: skip
 
 
 def _profile(posterior, radius):

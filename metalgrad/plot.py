@@ -14,7 +14,6 @@ from metalgrad import checks, panels
 from metalgrad.maps import SAMPLE, celestial, centre, lay_out
 from metalgrad.sheets import against_annuli as against_annuli
 from metalgrad.sheets import overview as overview
-from metalgrad.solutions import solutions
 from metalgrad.spectra import brightest, predict
 
 FIELD = ("slope", "inner_slope", "outer_slope", "break_radius", "level", "dipole")
@@ -65,13 +64,7 @@ def gradient(
     farthest = np.max([radius.max(), *np.ravel(points[0] if points is not None else 0)])
     # A spectrum of one spaxel at the centre needs some length of axis, too.
     radii = np.linspace(0, 1.04 * farthest or 1.0, 100)
-    branches = solutions(posterior)
-    for one in branches:
-        part = one.take(posterior)
-        panels.draw_field(ax, part, radii)
-        panels.write_weight(ax, part, radii[-1], one.weight)
-    if not branches:
-        panels.draw_field(ax, posterior, radii)
+    panels.draw_field(ax, posterior, radii)
     if points is not None:
         panels.draw_points(ax, *points)
     ax.set_xlim(0, radii[-1])

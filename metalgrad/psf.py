@@ -132,6 +132,20 @@ class ImagePSF:
         return kernel / kernel.sum()
 
 
+def orient(psf: PSF | ImagePSF | None, angle: float | None):
+    """Return a PSF and the angle of its slices: round, where that is not known.
+
+    Parameters
+    ----------
+    psf : PSF, ImagePSF or None
+    angle : float or None
+        As in `PSF.kernel` [deg].
+    """
+    if angle is None and isinstance(psf, PSF):
+        psf = psf.rounded()
+    return psf, angle or 0.0
+
+
 @cache
 def nirspec(scale=1.0) -> PSF:
     """Return the PSF of the NIRSpec IFU, ``scale`` times as wide as published.

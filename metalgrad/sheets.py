@@ -15,12 +15,12 @@ from matplotlib.patches import Circle, Polygon
 from xarray import DataTree
 
 from metalgrad import lines, maps, panels, skymaps
-from metalgrad.annular import AnnularGradient, add_up
+from metalgrad.annular import AnnularGradient
 from metalgrad.annular_plot import annuli as draw_annuli
 from metalgrad.classical import ChiSquareMetallicity
 from metalgrad.linefit import LineFit
 from metalgrad.psf import PSF, nirspec
-from metalgrad.solutions import solutions
+from metalgrad.sums import add_up
 
 NIRSPEC = nirspec()
 LEVELS = (0.2, 0.4, 0.6, 0.8)  # of the continuum's peak: ours
@@ -104,7 +104,6 @@ def against_annuli(
     fit: LineFit,
     *,
     line: str = "OIII",
-    width: float | None = None,
     fwhm: float | None = None,
 ) -> Figure:
     """Draw annuli on the map of a line, and their metallicities beside the joint fit's.
@@ -123,9 +122,6 @@ def against_annuli(
         Of the spaxels of the map, from `metalgrad.fit_lines`.
     line : str
         Whose flux is drawn, where it is above 3 standard errors.
-    width : float, optional
-        Of an annulus [arcsec], as in `metalgrad.annular_gradient`; one spaxel by
-        default.
     fwhm : float, optional
         Of the PSF [arcsec]: the goal, if the cube was smoothed to one; NIRSpec's at the
         line by default.
@@ -137,15 +133,13 @@ def against_annuli(
     Raises
     ------
     ValueError
-        If the annuli are not of that width, the two are centred more than a spaxel
-        apart, the posterior's radii are not in kpc, the line was not fitted, or the
-        spaxels have no scale or sky coordinates.
+        If the two are centred more than a spaxel apart, the posterior's radii are not
+        in kpc, the line was not fitted, or the spaxels have no scale or sky
+        coordinates.
     """
     spaxels, target = fit.spectra, result.target
     middle, wcs = skymaps.find_middle(spaxels), skymaps.celestial(spaxels)
     centre = target.centre.to_pixel(wcs)[::-1]
-    step = (width or spaxels.pixel_scale) * target.kpc_per_arcsec
-    number = _number(result, step)
     _refuse_foreign(posterior, centre)
     if fwhm is None:
         fwhm = skymaps.resolution(NIRSPEC, line, spaxels.redshift)
@@ -156,8 +150,8 @@ def against_annuli(
     skymaps.draw_sky(
         ax, offsets, "FLUX", skymaps.flux_map(fit, line), spaxels, is_first=True
     )
-    for outer in number + 1:
-        edge = _ellipse(target, outer * step / target.kpc_per_arcsec, wcs)
+    for outer in result.outer:
+        edge = _ellipse(target, outer, wcs)
         ax.add_patch(Polygon(edge, fill=False, ec="white", lw=1.6))
         ax.add_patch(Polygon(edge, fill=False, ec="black", lw=0.7))
     ax.set_xlim(*skymaps.stretch(ax.get_xlim(), edge[:, 0]))  # the last is the largest
@@ -177,13 +171,7 @@ def _draw_both(ax, posterior, result, resolution):
     draw_annuli(result, ax=ax, color=panels.RED)
     low, high = ax.get_ylim()
     radii = np.linspace(*ax.get_xlim(), 100)
-    branches = solutions(posterior)
-    for one in branches:
-        part = one.take(posterior)
-        panels.draw_field(ax, part, radii)
-        panels.write_weight(ax, part, radii[-1], one.weight)
-    if not branches:
-        panels.draw_field(ax, posterior, radii)
+    panels.draw_field(ax, posterior, radii)
     ax.set_ylim(min(low, ax.get_ylim()[0]), max(high, ax.get_ylim()[1]))
     ax.axvline(resolution, color=panels.GREY, ls="--", lw=1.2, label="PSF FWHM")
     annular = ax.get_title().partition(": ")[2]
@@ -230,19 +218,6 @@ def _draw_total(ax, fit, middle, aperture):
     )
     said = f'{inside.sum()} spaxels within {aperture:g}" of the centre'
     ax.set_title(said, fontsize="small", loc="left")
-
-
-def _number(result, step):
-    """Count the annuli from 0 at the centre, by their mean radii."""
-    number = np.floor(result.radius / step * (1 + 1e-9)).astype(int)
-    steps = np.diff(number)
-    # A mask may hide an annulus or two; another width skips or doubles many.
-    if (steps < 1).any() or np.median(steps) > 1:
-        raise ValueError(
-            f"the mean radii of {len(number)} annuli, {np.round(result.radius, 2)} kpc,"
-            f" are not those of annuli of {step:.3f} kpc; give their width= in arcsec"
-        )
-    return number
 
 
 def _refuse_foreign(posterior, centre):

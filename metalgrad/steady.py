@@ -28,7 +28,7 @@ TOLD = 56  # combinations of departures that data may tell
 FELT = 128  # combinations of which they may tell anything
 BANDS = 3  # of waves, from coarse to fine, in which amplitudes move together
 LEAST = 1e-12  # information, in units of the prior's
-FEEBLE = 1e-2  # information that data are not followed for
+FEEBLE = 1e-2  # information (ours) below which data are not followed
 
 
 def blank(hierarchy: Hierarchy) -> dict:

@@ -55,11 +55,18 @@ def test_an_axis_has_no_direction(rolls):
         cube([20.0, np.nan]),
         cube([20.0], instrument="MIRI"),
         cube(cards={"ROLL_REF": 20.0}),
+        cube(cards={"ROLL_REF": "lost", "V3I_YANG": TO_Y}),
     ],
-    ids=["untold", "two rolls", "one unknown", "not NIRSpec", "half told"],
+    ids=["untold", "two rolls", "one unknown", "not NIRSpec", "half told", "a word"],
 )
 def test_what_is_not_told_is_not_guessed(hdus):
     assert find_slices(hdus) is None
+
+
+def test_a_table_without_the_roll_leaves_it_to_the_header():
+    hdus = cube(cards={"ROLL_REF": ROLL, "V3I_YANG": TO_Y})
+    hdus.append(fits.BinTableHDU(Table({"FILENAME": ["a"]}), name="HDRTAB"))
+    assert_allclose(find_slices(hdus).to_value(u.deg), ROLL + TO_Y)
 
 
 def test_cards_give_it_back():

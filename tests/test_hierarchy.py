@@ -1,6 +1,7 @@
 """The split of a model keeps its density: NumPyro's own is the reference."""
 
 from dataclasses import replace
+from math import prod
 from types import SimpleNamespace
 
 import jax
@@ -500,3 +501,18 @@ def test_what_waves_weigh_must_be_standard_normal(prior):
 
     with pytest.raises(ValueError, match=r"site ripple .* not standard normal; draw"):
         split(model, spectra())
+
+
+def test_amounts_add_to_the_data_and_widths_do_not(coupled):
+    """Levels, typical ratios, brightness and dust; not scatters, shares or lengths."""
+    sizes = [prod(shape) for shape, _ in coupled.galaxy.values()]
+    added = dict(
+        zip(np.repeat([*coupled.galaxy], sizes), coupled.is_added, strict=True)
+    )
+    means = {name for name in added if name.startswith("mean_")}
+    expected = {"level", "slope", "shared_dispersion", "reddening", "brightness"}
+    assert means
+    assert {n for n, is_added in added.items() if is_added} == (
+        expected | {"fading"} | means
+    )
+    assert {"rho", "length", "noise_scale", "scatter_signed"} <= added.keys()

@@ -223,3 +223,17 @@ def test_impossible_images_are_refused():
         broken[1, 2, 3] = value
         with pytest.raises(ValueError, match=r"image at 2 µm has the sum .*; mend it"):
             psf.ImagePSF(wave, broken, SCALE)
+
+
+def test_slices_of_unknown_direction_make_a_round_psf():
+    """Of the same area at every wavelength; images and no PSF stay as they are."""
+    nirspec = psf.nirspec()
+    found, angle = psf.orient(nirspec, None)
+    along, across = found.fwhm(LINES)
+    assert_allclose(along, across)
+    assert_allclose(along * across, np.prod(nirspec.fwhm(LINES), axis=0), rtol=1e-3)
+    assert angle == 0
+    assert psf.orient(nirspec, ANGLE) == (nirspec, ANGLE)
+    assert psf.orient(None, None) == (None, 0.0)
+    image = psf.ImagePSF(LINES, np.ones((4, 3, 3)), SCALE)
+    assert psf.orient(image, None)[0] is image

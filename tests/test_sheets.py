@@ -80,10 +80,16 @@ def chi2(values, *, at_edge=False):
     )  # fmt: skip
 
 
+def ends(radius):
+    """Radii at which annuli end whose middles lie at ``radius`` [kpc], in arcsec."""
+    return (radius + radius[0]) / KPC
+
+
 def annular(radius=RADII, **changes):
     values = 8.2 - 0.1 * np.arange(len(radius))
     return mg.AnnularGradient(
-        radius=radius, spaxels=np.ones(len(radius), int), fit=line_fit(),
+        radius=radius, outer=ends(radius), spaxels=np.ones(len(radius), int),
+        fit=line_fit(),
         metallicity=chi2(values), error=np.full(len(radius), 0.15),
         line=StraightLine(-0.3, 8.3, np.diag([0.04, 0.09])),
         size=EffectiveRadius(0.5, 0.1, 1.0, 0.0, None), target=target(**changes),
@@ -220,13 +226,10 @@ def test_annuli_lie_where_they_were_summed(shape):
 
 def test_annuli_of_another_width():
     result = annular(RADII * 2)
-    figure = plot.against_annuli(mock.tree(), result, line_fit(), width=0.1)
+    figure = plot.against_annuli(mock.tree(), result, line_fit())
     (ax,), _ = sky_axes(figure)
     outer = max(plane(p).mean() for p in ax.patches if type(p) is Polygon)
     assert_allclose(outer, 0.3)
-    for width in (None, 0.25):
-        with pytest.raises(ValueError, match="width="):
-            plot.against_annuli(mock.tree(), result, line_fit(), width=width)
 
 
 def test_points_line_and_the_bands_of_the_joint_fit():
