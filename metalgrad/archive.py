@@ -69,7 +69,8 @@ def find_exposures(
     except OSError as error:
         raise OSError(
             f"the archive {mast.conf.server} cannot be reached ({error}); try again, "
-            "or put the raw files (*_uncal.fits) where they would be downloaded to"
+            "or put the raw files (*_uncal.fits) into the folder uncal of --out and "
+            "leave the step download out (--steps detector1,spec2,spec3,clip)"
         ) from error
     products = vstack(lists) if lists else Table(names=["productFilename"])
     rows = {

@@ -261,9 +261,15 @@ def _within(region, wcs, shape):
     named = isinstance(region, str | Path)
     parts = Regions.read(region, format="ds9") if named else [region]
     centres = PixCoord(*np.meshgrid(np.arange(shape[1]), np.arange(shape[0])))
+    said = f"the region {region if named else type(region).__name__}"
     covered = {1: [], 0: []}
     for part in parts:
-        pixels = part.to_pixel(wcs) if isinstance(part, SkyRegion) else part.copy()
+        try:
+            pixels = part.to_pixel(wcs) if isinstance(part, SkyRegion) else part.copy()
+        except ValueError as error:  # too far off for the map's projection
+            raise ValueError(
+                f"{said} lies far from the cube ({error}); check its coordinates"
+            ) from error
         # Without it, old versions of regions turn an excluded region inside out.
         pixels.meta = RegionMeta()
         covered[int(part.meta.get("include", 1))].append(pixels.contains(centres))
@@ -271,8 +277,5 @@ def _within(region, wcs, shape):
     inside = np.any(covered[1] or everywhere, axis=0)
     inside &= ~np.any(covered[0], axis=0) if covered[0] else True
     if not inside.any():
-        raise ValueError(
-            f"the region {region if named else type(region).__name__} covers no spaxel "
-            "of the cube; check its coordinates"
-        )
+        raise ValueError(f"{said} covers no spaxel of the cube; check its coordinates")
     return inside

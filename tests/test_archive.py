@@ -146,7 +146,10 @@ def test_nothing_found_is_told(mast):
 def test_no_archive_is_told(mast):
     mast.shutdown()
     mast.server_close()
-    with pytest.raises(OSError, match=r"cannot be reached .*put the raw files"):
+    with pytest.raises(
+        OSError,
+        match=r"cannot be reached .*put the raw files .*--steps detector1,spec2",
+    ):
         archive.find_exposures(FIELD)
 
 

@@ -294,6 +294,14 @@ def test_cube_without_good_voxels(cube, target):
         Spaxels.select(cube, target)
 
 
+def test_a_region_on_the_other_side_of_the_sky(cube, target):
+    behind = CircleSkyRegion(SkyCoord(330 * u.deg, 30 * u.deg), 1 * u.arcsec)
+    with pytest.raises(
+        ValueError, match=r"CircleSkyRegion lies far from the cube .*; c"
+    ):
+        Spaxels.select(cube, target, region=behind)
+
+
 def test_region_elsewhere(cube, target, tmp_path):
     elsewhere = CirclePixelRegion(PixCoord(200, 7), 2.4)
     with pytest.raises(ValueError, match="region CirclePixelRegion covers no spaxel"):
