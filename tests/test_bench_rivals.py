@@ -39,6 +39,7 @@ def exact():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_double")
 @pytest.mark.parametrize("name", ["numpyro", "blackjax", "nutpie", "emcee"])
 def test_a_rival_finds_a_posterior_known_in_closed_form(name, monkeypatch):
