@@ -4,9 +4,9 @@ For each system of Venturi et al. (2024) a mock NIRSpec PRISM field with all sou
 Table 3, at positions that are ours: the light of each is a disc, its lines are such
 that the published aperture holds the published fluxes, blurring and neighbours
 included, and their ratios change with radius as the calibrations say.  The continuum is
-smooth with a Balmer break, or (``stars``) model spectra of bagpipes of the published
-masses, with their absorption lines.  No code of metalgrad makes a flux; the instrument,
-spectra and noise are those of ``independent.py``.
+that of typical stars at an equivalent width of Hβ of 100 Å, or (``stars``) that of
+model spectra of bagpipes of the published masses.  No code of metalgrad makes a flux;
+the instrument, spectra and noise are those of ``independent.py``.
 
 Run ``python benchmarks/fields.py classical [DRAWS]`` for apertures and annuli of that
 many draws of the noise, ``... joint [DRAWS]`` for joint fits; what is finished is kept
@@ -271,7 +271,7 @@ class Field:
     def _observe(self, stars):
         cube = np.zeros((len(self.bins), *self.grid[0].shape), np.float32)
         for name, source in self.sources.items():
-            level = self._stars(name) if stars else self._smooth(name)
+            level = self._stars(name) if stars else self._typical(name)
             cube += (level * self.share[name])[:, None, None] * self.light[name]
             for rest, flux in self._lines(name):
                 observed = np.array([[rest * 1e-4 * (1 + source["redshift"])]])
@@ -296,13 +296,12 @@ class Field:
             else:
                 yield rest, maps[parent] * share
 
-    def _smooth(self, name, equivalent_width=100.0, beta=-2.0, balmer_break=1.3):
+    def _typical(self, name, equivalent_width=100.0):
         redshift = self.sources[name]["redshift"]
         level = self.fluxes[name]["Hbeta"] / (equivalent_width * 1e-4 * (1 + redshift))
-        shape = independent.continuum(
-            self.bins, redshift, beta, balmer_break, LSF_SCALE
+        return level * independent.continuum(
+            self.bins, redshift, -2.0, LSF_SCALE, starry=True
         )
-        return level * shape
 
     def _stars(self, name, steps=(0.0, 0.0, 0.3), living=0.8):
         """Stars of the published mass, without nebular light, by bagpipes."""
@@ -463,7 +462,7 @@ def report(rows):
     for stars, noise in ((False, "white"), (False, "drizzled"), (True, "drizzled")):
         some = [r for r in done if (r["stars"], r["noise"]) == (stars, noise)]
         kept_rows = [row for row in some if row["seed"] is not None]
-        print(f"{'stars' if stars else 'smooth continuum'}, {noise} noise")
+        print(f"{'stars of the masses' if stars else 'typical stars'}, {noise} noise")
         if quiet := [row for row in some if row["seed"] is None]:
             report_quiet(quiet)
         for system in SYSTEMS:

@@ -31,6 +31,8 @@ MARGIN = 0.3  # arcsec around the field from which the PSF still brings light
 GRID = (0.6025, 5.3025, 941)  # µm: first and last bin's centre, bins (jwst 3.0)
 APERTURE = 0.15  # arcsec, of the fluxes of COSMOS24108 in Venturi et al. (2024)
 OIII, HBETA, BALMER, LYMAN = 5008.240, 4862.691, 3645.0, 1215.67  # Å
+BREAK = 1.3  # factor by which a power law falls bluewards of the Balmer limit
+FORMED = 300.0  # Myr
 
 # Autocorrelation of the noise of a drizzled cube at 1, 2, ... spaxels and bins,
 # measured on an offline run of the pipeline (0.05 arcsec, 0.005 µm).
@@ -101,7 +103,7 @@ def mock(
     clump_share=0.2,
     equivalent_width=100.0,
     beta=-2.0,
-    balmer_break=1.3,
+    starry=True,
     rotation=60.0,
     turbulence=30.0,
     psf_scale=1.0,
@@ -160,9 +162,11 @@ def mock(
         Of the light's peak from the centre of the gradient.
     clumps, clump_share
         Number of Gaussian knots, and their share of the light.
-    equivalent_width, beta, balmer_break : float
-        Of Hβ in the rest frame [Å] (``inf``: no continuum); power of wavelength;
-        factor by which the continuum falls bluewards of 3645 Å.
+    equivalent_width, beta : float
+        Of Hβ in the rest frame [Å], over the continuum beside it (``inf``: none); power
+        of wavelength of a continuum without stars.
+    starry : bool
+        Whether the continuum is that of typical stars, with their absorption lines.
     rotation, turbulence : float
         Asymptotic rotation about the light's minor axis, smooth scatter [km/s].
     psf_scale, slice_angle : float
@@ -230,7 +234,7 @@ def mock(
     seen = {name: flux * factor for name, flux in seen.items()}
     # Its spectra, as they reach the telescope, and as the instrument records them.
     level = seen["Hbeta"].sum() / (equivalent_width * 1e-4 * (1 + redshift))
-    spectrum = level * continuum(bins, redshift, beta, balmer_break, lsf_scale)
+    spectrum = level * continuum(bins, redshift, beta, lsf_scale, starry=starry)
     cube = (spectrum[:, None, None] * light).astype(np.float32)
     for name, flux in seen.items():
         observed = LINES[name][0] * 1e-4 * (1 + redshift) * (1 + velocity / LIGHT)
@@ -377,14 +381,39 @@ def lsf_sigma(wave, lsf_scale):
     return lsf_scale * wave / power / 2.3548
 
 
-def continuum(bins, redshift, beta, balmer_break, lsf_scale):
-    """Power law with two breaks, one at Hβ."""
+def continuum(bins, redshift, beta, lsf_scale, *, starry):
+    """Light of stars, or a power law with a break at 3645 Å; 1 at Hβ without it."""
     sigma = lsf_sigma(bins, lsf_scale)
     lyman, balmer = (
         ndtr((bins - rest * 1e-4 * (1 + redshift)) / sigma) for rest in (LYMAN, BALMER)
     )
+    if starry:
+        return lyman * starlight(bins, sigma, redshift)
     power = (bins / (HBETA * 1e-4 * (1 + redshift))) ** beta
-    return power * lyman * (balmer + (1 - balmer) / balmer_break)
+    return power * lyman * (balmer + (1 - balmer) / BREAK)
+
+
+def starlight(bins, sigma, redshift):
+    """Stars that formed at a constant rate for 300 Myr, at a fifth of solar."""
+    table = Table.read(ROOT / "data" / "stars.ecsv")
+    names = [name.split("_") for name in table.colnames[1:]]
+    chosen = ["_".join(n) for n in names if n[1] == "0.2" and float(n[3]) <= FORMED]
+    light = sum(np.array(table[name], float) for name in chosen)
+    rest = np.array(table["wavelength"]) * 1e-4
+    beside = (np.abs(rest - 0.48) < 0.002) | (np.abs(rest - 0.493) < 0.002)
+    light = light / light[beside].mean()
+    power = np.polyfit(np.log(rest), np.log(light), 1)[0]
+    far = np.arange(0.03, 1.2, rest[1] - rest[0])  # beyond the table: a power law
+    whole = np.interp(far, rest, light)
+    whole *= (np.minimum(far / rest[0], 1) * np.maximum(far / rest[-1], 1)) ** power
+    seen = []
+    for centre, width in zip(
+        bins / (1 + redshift), sigma / (1 + redshift), strict=True
+    ):
+        near = np.abs(far - centre) < 6 * width + 0.001
+        weight = np.exp(-0.5 * ((far[near] - centre) / width) ** 2)
+        seen.append(np.average(whole[near], weights=weight))
+    return np.array(seen)
 
 
 def add_line(cube, edges, flux, observed, lsf_scale):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from metalgrad.complexes import MAX_VELOCITY, WIDTHS, choose, fit_complex, within
+from metalgrad.complexes import MAX_VELOCITY, WIDTHS, choose, fit_complexes, within
 from metalgrad.lsf import LSF, prism
 from metalgrad.spaxels import Spaxels
 
@@ -50,7 +50,7 @@ def clip_outliers(
 def _spikes(spaxels, group, lsf, limit):
     """Channels of a complex, and which voxels of them are the worst of outliers."""
     bounds = np.array([[-MAX_VELOCITY, MAX_VELOCITY], WIDTHS])
-    found, pixels, *_ = fit_complex(spaxels, group, lsf, bounds, None)
+    [(found, pixels, *_)] = fit_complexes(spaxels, (group,), lsf, bounds, None)
     flux, error = spaxels.flux[:, pixels], spaxels.error[:, pixels]
     good, off = np.isfinite(error), np.abs(found.residual)
     sigma = SIGMA_PER_MAD * np.ma.median(np.ma.array(off, mask=~good), axis=1)

@@ -3,8 +3,8 @@
 With Gaussian noise a spectrum ``y = A f + B c + noise`` is quadratic in the line fluxes
 ``f``.  The continuum (flat prior) and the nuisances (Gaussian prior) in ``B c`` are
 integrated out, and 30 numbers per spaxel replace its hundreds of channels.  What the
-line's velocity and the width of the LSF leave uncertain after `tune` enters ``B`` to
-first order.
+line's velocity, the width of the LSF and the stars' absorption lines leave uncertain
+after `tune` enters ``B`` to first order.
 """
 
 from dataclasses import replace
@@ -16,17 +16,18 @@ from metalgrad.lsf import LSF, prism
 from metalgrad.noise import measure_correlation, temper
 from metalgrad.normal import normal_equations, square_root, whiten
 from metalgrad.residuals import find_outliers
-from metalgrad.tuning import tune
-from metalgrad.windows import Cut, cut, find_complexes
+from metalgrad.tuning import light_up, tune
+from metalgrad.windows import Cut, cut_all, find_complexes
 
 
 def compress_window(part: Cut, velocity, velocity_error, scale, scale_error):
     """Integrate continuum and nuisances out of the normal equations of one complex.
 
     With the best fluxes of a spaxel held in the columns ``D`` of slopes in velocity
-    and width, the spectrum is ``y ~ N(A f + B c, κ² (N + D P Dᵀ))``: ``N`` the errors
-    squared, ``P`` the variances of velocity and width, ``c`` the continuum with a flat
-    prior, and ``κ`` the noise scale.  ``N`` is not diagonal where the part has a
+    and width, and its best continuum in those of what stars add, the spectrum is ``y ~
+    N(A f + B c, κ² (N + D P Dᵀ))``: ``N`` the errors squared, ``P`` the variances of
+    velocity, width and stars, ``c`` the continuum with a flat prior, and ``κ`` the
+    noise scale.  ``N`` is not diagonal where the part has a
     correlation: all is then done in channels made white, see `Cut.white`.
 
     Parameters
@@ -46,10 +47,9 @@ def compress_window(part: Cut, velocity, velocity_error, scale, scale_error):
     log_det, part = part.log_det, part.white
     scales = np.full(len(part.flux), scale)
     design = part.design(velocity, scales)
-    basis = np.broadcast_to(part.basis, (len(scales), *part.basis.shape[-2:]))
-    flat = np.zeros(basis.shape[:2])
+    part = part.shine(design)
     root, white = square_root(
-        *normal_equations(design, basis, flat, part.flux, part.weight)[:2]
+        *normal_equations(design, part.basis, part.prior, part.flux, part.weight)[:2]
     )
     best = np.einsum("slr,sr->sl", np.linalg.pinv(root), white)
     slopes = (
@@ -63,12 +63,13 @@ def compress_window(part: Cut, velocity, velocity_error, scale, scale_error):
     )
     precision, vector, square, told, rank = normal_equations(
         design,
-        np.concatenate([basis, nuisance], axis=1),
-        np.concatenate([flat, tight], axis=1),
+        np.concatenate([part.basis, nuisance], axis=1),
+        np.concatenate([part.prior, tight], axis=1),
         part.flux,
         part.weight,
     )
-    flat_rank = rank - tight.shape[1]  # a prior tells each nuisance from the rest
+    # A prior tells each nuisance from the rest.
+    flat_rank = rank - tight.shape[1] - part.firm
     dof = np.count_nonzero(part.weight, axis=1) - flat_rank
     log_norm = log_det + np.log(tight).sum(axis=1) - told
     log_norm = 0.5 * (log_norm - dof * np.log(2 * np.pi))
@@ -77,7 +78,13 @@ def compress_window(part: Cut, velocity, velocity_error, scale, scale_error):
 
 
 def compress(
-    spaxels, lsf: LSF | None = None, *, names=None, tuning=None, correlation=None
+    spaxels,
+    lsf: LSF | None = None,
+    *,
+    names=None,
+    tuning=None,
+    correlation=None,
+    starry=True,
 ):
     """Compress spectra to a Gaussian likelihood of their line fluxes.
 
@@ -89,12 +96,15 @@ def compress(
     names : tuple of str, optional
         The lines to fit; all those within range by default.
     tuning : Tuning, optional
-        Velocities and widths; found by `tune` by default.
+        Velocities, widths and stars; found by `tune` by default.
     correlation : NoiseCorrelation, optional
         Its spectral part is taken into account exactly: the noise of a complex has
         the covariance ``ERR R ERR`` with ``R`` that at the complex's middle.  Its
         spatial part, for which one Gaussian per spaxel has no place, widens what
         `tune` learns from many spaxels; `temper` the result.  None by default.
+    starry : bool
+        Whether stars may have absorption lines; else the continuum is straight.  A
+        ``tuning`` that is given has them or not.
 
     Returns
     -------
@@ -107,8 +117,10 @@ def compress(
         If no line is within range.
     """
     lsf = lsf or prism()
-    parts = _cuts(spaxels, lsf, names, correlation)
+    starry = starry if tuning is None else tuning.stars is not None
+    parts = _cuts(spaxels, lsf, names, correlation, starry=starry)
     tuning = tuning or _tune(spaxels, parts, correlation)
+    parts = light_up(parts, tuning)
     pieces = [
         compress_window(
             part,
@@ -123,17 +135,15 @@ def compress(
     return _assemble(windows, pieces, spaxels.position), tuning
 
 
-def _cuts(spaxels, lsf, names, correlation):
+def _cuts(spaxels, lsf, names, correlation, *, starry=True):
     """Cut every complex out, with the correlation of the noise at its middle."""
     windows = find_complexes(spaxels.edges, spaxels.redshift, lsf, names)
     if correlation is None:
-        return [cut(spaxels, window, lsf) for window in windows]
+        return cut_all(spaxels, windows, lsf, starry=starry)
     ends = [[window.pixels.start, window.pixels.stop] for window in windows]
     found = [correlation.spectral_at(spaxels.edges[end].mean()) for end in ends]
-    return [
-        cut(spaxels, window, lsf, lags if lags[1:].any() else None)
-        for window, lags in zip(windows, found, strict=True)
-    ]
+    found = [lags if lags[1:].any() else None for lags in found]
+    return cut_all(spaxels, windows, lsf, found, starry=starry)
 
 
 def _tune(spaxels, parts, correlation):
@@ -230,7 +240,7 @@ def drop_outliers(spaxels, lsf: LSF | None = None, *, names=None, correlation=No
     parts = _cuts(spaxels, lsf or prism(), names, correlation)
     tuning = _tune(spaxels, parts, correlation)
     lost = np.zeros(spaxels.flux.shape, dtype=bool)
-    for c, part in enumerate(parts):
+    for c, part in enumerate(light_up(parts, tuning)):
         velocity = tuning.velocity + tuning.offset[c]
         lost[:, part.window.pixels] = find_outliers(part, velocity, tuning.scale[c])
     if not lost.any():

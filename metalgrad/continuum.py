@@ -8,7 +8,10 @@ BALMER_LIMIT = 0.3645  # µm, rest frame: Venturi et al. (2024), Sect. 2.2.1
 
 
 def basis(
-    edges: Float[np.ndarray, " edge"], redshift: float, sigma: float
+    edges: Float[np.ndarray, " edge"],
+    redshift: float,
+    sigma: float,
+    light: Float[np.ndarray, " pixel"] | None = None,
 ) -> Float[np.ndarray, "term pixel"]:
     """Continuum terms of one complex: a straight line, and a break where there is one.
 
@@ -23,6 +26,9 @@ def basis(
     redshift : float
     sigma : float
         Width of the LSF at the break [µm].
+    light : array, (pixel,), optional
+        What the straight line multiplies: that of stars, with their absorption lines.
+        None, and so 1, by default.
 
     Returns
     -------
@@ -31,7 +37,8 @@ def basis(
     centres = (edges[1:] + edges[:-1]) / 2
     middle, half = (edges[0] + edges[-1]) / 2, (edges[-1] - edges[0]) / 2
     slope = (centres - middle) / half
-    line = [np.ones_like(slope), slope]
+    light = np.ones_like(slope) if light is None else light
+    line = [light, light * slope]
     limit = BALMER_LIMIT * (1 + redshift)
     if not edges[0] < limit < edges[-1]:
         return np.stack(line)

@@ -1,9 +1,10 @@
 """Line fluxes as everybody measures them: Gaussians and a continuum, in each spectrum.
 
 Sect. 2.2.1 of Venturi et al. (2024): three complexes of lines are fitted apart, each
-with one velocity and one width of the line-spread function, over a straight continuum
-or, across the Balmer break, over three pieces.  The joint model has no part in it, and
-no S/N is too low: what is not detected has a flux, an error and an upper limit.
+with one velocity and one width of the line-spread function, over a continuum that is
+straight or, across the Balmer break, of three pieces, but for absorption lines of stars
+(`metalgrad.stars`), which the paper did without.  The joint model has no part in it,
+and no S/N is too low: what is not detected has a flux, an error and an upper limit.
 
 The fluxes and the continuum are linear, so that only velocity and width are searched
 for: on a grid, and from its best point by variable projection (Golub & Pereyra 1973).
@@ -20,7 +21,7 @@ from metalgrad.complexes import (
     MAX_VELOCITY,
     WIDTHS,
     choose,
-    fit_complex,
+    fit_complexes,
     within,
 )
 from metalgrad.linemaps import LINE_FLUX, LineMaps
@@ -133,6 +134,7 @@ def fit_lines(
     lsf: LSF | None = None,
     max_velocity: float = MAX_VELOCITY,
     widths: tuple[float, float] = WIDTHS,
+    starry: bool = True,
     rescale: bool = False,
     correlation: np.ndarray | None = None,
 ) -> LineFit:
@@ -158,6 +160,9 @@ def fit_lines(
         Largest velocity about the redshift, either way [km/s].
     widths : (float, float)
         Least and largest width of the LSF relative to its table.
+    starry : bool
+        Whether stars may have absorption lines under those of the gas; the paper had
+        straight pieces.
     rescale : bool
         Multiply errors with the root of the reduced χ² of the spectrum's line-free
         channels.
@@ -183,7 +188,7 @@ def fit_lines(
         )
     lsf = lsf or prism()
     groups = within(spectra, names, lsf)
-    fits = [fit_complex(spectra, g, lsf, bounds, correlation) for g in groups]
+    fits = fit_complexes(spectra, groups, lsf, bounds, correlation, starry=starry)
     noise = _noise(*(sum(fit[k] for fit in fits) for k in (2, 3)))
     scale = np.where(np.isfinite(noise), noise, 1.0) if rescale else 1.0
     flux, error = {}, {}

@@ -11,12 +11,13 @@ from itertools import product
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from metalgrad.scaling import correlate, invert, solve
+
 GRID = (5, 3)  # trials of either parameter before refinement
 ROUNDS = 20
 CLOSE = 1e-3  # gain in χ² that is worth no further round
 STIFF = 1e5  # damping at which no step helps
 SHAPE = np.arange(-2, 0)  # the two parameters, behind all terms
-RIDGE = 1e-10  # of a unit diagonal: terms that the data do not tell apart stay finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,10 @@ class Problem:
     basis : array, (constant term, pixel)
     seen : array of bool, (fit, term)
         The terms that the data tell at all; others are left out.
+    prior : array, (fit, constant term, constant term), optional
+        Precision of the amplitudes of ``basis``; flat by default.
+    pull : array, (fit, constant term), optional
+        ``prior`` times the amplitudes' mean beforehand; 0 by default.
     """
 
     data: Float[np.ndarray, "fit pixel"]
@@ -73,33 +78,48 @@ class Problem:
     table: Float[np.ndarray, "first second term pixel"]
     basis: Float[np.ndarray, "constant pixel"]
     seen: Bool[np.ndarray, "fit term"]
+    prior: Float[np.ndarray, "fit constant constant"] | None = None
+    pull: Float[np.ndarray, "fit constant"] | None = None
+
+    def __post_init__(self):
+        """Fill in a flat prior."""
+        flat = np.zeros((len(self.data), len(self.basis)))
+        if self.prior is None:
+            object.__setattr__(self, "prior", flat[..., None] * flat[:, None])
+        if self.pull is None:
+            object.__setattr__(self, "pull", flat)
 
     @property
     def bounds(self) -> Float[np.ndarray, "2 2"]:
         """Least and largest of either parameter."""
         return np.array([[axis[0], axis[-1]] for axis in self.axes])
 
-    def solve(self, correlation: np.ndarray | None = None) -> Solution:
+    @property
+    def _constant(self):
+        """Where the terms of ``basis`` are among all parameters."""
+        return slice(self.seen.shape[1], self.seen.shape[1] + len(self.basis))
+
+    def solve(self, correlation: np.ndarray | None = None, shape=None) -> Solution:
         """Find the least squares and their errors.
 
-        A parameter's standard error is at most that of a uniform distribution within
-        its bounds, so that those of faint terms stay finite.
+        Those of the two parameters are at most that of a uniform distribution within
+        bounds, finite for faint terms.
 
         Parameters
         ----------
         correlation : array, (lag,), optional
             Of the noise of pixels 0, 1, ... apart.  Errors are made for it, while the
             fit is weighted as if it was not there.
+        shape : array, (fit, 2), optional
+            Where to start; found on a grid by default.
         """
-        shape = self._refine(self._search())
-        every = np.arange(len(shape))
-        model, _ = self._terms(every, shape)
-        best, _ = self._project(every, model)
-        jacobian = self._jacobian(every, model, self._slopes(every, shape), best)
+        shape = self._refine(self._search() if shape is None else shape.copy())
+        model, best, jacobian = self._linearise(shape)
         error, expected = self._spread(jacobian, correlation)
         count, alive = self.seen.shape[1], self.seen.any(axis=1)
         left = self.data - np.einsum("sp,spn->sn", best, model)
-        used = self.seen.sum(axis=1) + len(self.basis) + 2 * alive
+        free = np.einsum("scc->sc", self.prior) == 0
+        used = self.seen.sum(axis=1) + free.sum(axis=1) + 2 * alive
         return Solution(
             np.where(self.seen, best[:, :count], np.nan),
             np.where(self.seen, error[:, :count], np.inf),
@@ -110,11 +130,16 @@ class Problem:
             (self.weight > 0).sum(axis=1) - used,
         )
 
-    def _terms(self, rows, shape):
-        """All terms of the model, (row, term, pixel), and how those shaped change.
+    def _linearise(self, shape):
+        """Terms of the model, their amplitudes, and the derivatives over errors."""
+        every = np.arange(len(shape))
+        model, _ = self._terms(every, shape)
+        best, _ = self._project(every, model)
+        slopes = self._slopes(every, shape)
+        return model, best, self._jacobian(every, model, slopes, best)
 
-        The latter are two, for either parameter.
-        """
+    def _terms(self, rows, shape):
+        """All terms, (row, term, pixel), and what either parameter changes."""
         low, high = self.bounds.T
         count = np.array(self.table.shape[:2]) - 1
         place = (shape - low) / (high - low) * count
@@ -145,13 +170,23 @@ class Problem:
         return slopes
 
     def _project(self, rows, model):
-        """Amplitudes of the terms and χ², the least there is for this model."""
+        """Amplitudes of the terms and χ², the least there is for this model.
+
+        The latter with what the prior adds, but for a constant.
+        """
         root = np.sqrt(self.weight[rows])
         white, data = model * root[:, None], self.data[rows] * root
         normal = white @ np.swapaxes(white, 1, 2)
-        best = _solve(normal, np.einsum("spn,sn->sp", white, data))
+        side = np.einsum("spn,sn->sp", white, data)
+        known = self._constant
+        normal[:, known, known] += self.prior[rows]
+        side[:, known] += self.pull[rows]
+        best = solve(normal, side)
         left = data - np.einsum("sp,spn->sn", best, white)
-        return best, np.sum(left**2, axis=1)
+        constant = best[:, known]
+        strain = np.einsum("sc,scd,sd->s", constant, self.prior[rows], constant)
+        strain -= 2 * np.einsum("sc,sc->s", constant, self.pull[rows])
+        return best, np.sum(left**2, axis=1) + strain
 
     def _jacobian(self, rows, model, slopes, best):
         """Return derivatives of the model over the errors, (row, parameter, pixel)."""
@@ -167,17 +202,35 @@ class Problem:
         ``(1 - H) R (1 - H)``.
         """
         lags = np.ones(1) if correlation is None else correlation
-        uniform = np.zeros((jacobian.shape[1],) * 2)
-        # What bounds say of the parameters does not grow with the noise.
-        uniform[SHAPE, SHAPE] = 12 / np.ptp(self.bounds, axis=1) ** 2
-        covariance = _invert(jacobian @ np.swapaxes(jacobian, 1, 2) + uniform)
-        noisy = _correlate(jacobian, lags)
+        # What is known beforehand, by the bounds too, does not grow with the noise.
+        firm = np.zeros((len(jacobian), *(jacobian.shape[1],) * 2))
+        firm[:, self._constant, self._constant] = self.prior
+        firm[:, SHAPE, SHAPE] = 12 / np.ptp(self.bounds, axis=1) ** 2
+        covariance = invert(jacobian @ np.swapaxes(jacobian, 1, 2) + firm)
+        noisy = correlate(jacobian, lags)
         meat = jacobian @ np.swapaxes(noisy, 1, 2)
-        error = covariance @ (meat + uniform) @ covariance
+        error = covariance @ (meat + firm) @ covariance
         expected = lags[0] - 2 * np.sum(jacobian * (covariance @ noisy), axis=1)
         twice = (covariance @ meat @ covariance) @ jacobian
         expected += np.sum(jacobian * twice, axis=1)
         return np.sqrt(np.maximum(np.einsum("spp->sp", error), 0.0)), expected
+
+    def tell(self, shape, count):
+        """Find what the data say about the last ``count`` terms of ``basis``.
+
+        Best values of the two parameters are in ``shape``, (fit, 2).  Returned are a
+        precision, (fit, count, count), and a vector, (fit, count), without the prior.
+        """
+        jacobian = self._linearise(shape)[2]
+        normal = jacobian @ np.swapaxes(jacobian, 1, 2)
+        side = np.einsum("spn,sn->sp", jacobian, self.data * np.sqrt(self.weight))
+        last = np.arange(self._constant.stop - count, self._constant.stop)
+        rest = np.setdiff1d(np.arange(normal.shape[1]), last)
+        normal[:, SHAPE, SHAPE] += 12 / np.ptp(self.bounds, axis=1) ** 2
+        onto = normal[:, rest[:, None], last]
+        weight = np.swapaxes(onto, 1, 2) @ invert(normal[:, rest[:, None], rest])
+        precision = normal[:, last[:, None], last] - weight @ onto
+        return precision, side[:, last] - np.einsum("scr,sr->sc", weight, side[:, rest])
 
     def _search(self):
         """Best point of a grid for each fit, (fit, 2)."""
@@ -188,13 +241,16 @@ class Problem:
         least, shape = np.full(len(self.data), np.inf), np.zeros((len(self.data), 2))
         vector = self.weight * self.data
         seen = np.pad(self.seen, [(0, 0), (0, len(self.basis))], constant_values=True)
+        known = self._constant
         for node in product(*nodes):
             model = np.concatenate([self.table[node], self.basis])
             pairs = (model[:, None] * model[None]).reshape(-1, model.shape[1])
             normal = (self.weight @ pairs.T).reshape(-1, len(model), len(model))
             normal *= seen[:, :, None] & seen[:, None]
             side = (vector @ model.T) * seen
-            loss = -np.einsum("sp,sp->s", _solve(normal, side), side)
+            normal[:, known, known] += self.prior
+            side[:, known] += self.pull
+            loss = -np.einsum("sp,sp->s", solve(normal, side), side)
             better = loss < least
             least[better] = loss[better]
             shape[better] = [axis[n] for axis, n in zip(self.axes, node, strict=True)]
@@ -211,7 +267,7 @@ class Problem:
             best, chi2 = self._project(rows, model)
             left = self.data[rows] - np.einsum("sp,spn->sn", best, model)
             jacobian = self._jacobian(rows, model, slopes, best)
-            step, gain = self._step(rows, here, jacobian, left, damping[rows])
+            step, gain = self._step(rows, here, jacobian, left, best, damping[rows])
             there = np.clip(here + step, *self.bounds.T)
             better = self._project(rows, self._terms(rows, there)[0])[1] < chi2
             shape[rows[better]] = there[better]
@@ -220,13 +276,17 @@ class Problem:
             rows = rows[moving & (gain > CLOSE)]
         return shape
 
-    def _step(self, rows, here, jacobian, left, damping):
+    def _step(self, rows, here, jacobian, left, best, damping):
         """Step of both parameters, and the gain in χ² that it promises.
 
         At a bound a parameter stays where it would leave.
         """
         gradient = np.einsum("spn,sn->sp", jacobian, left * np.sqrt(self.weight[rows]))
         normal = jacobian @ np.swapaxes(jacobian, 1, 2)
+        known = self._constant
+        normal[:, known, known] += self.prior[rows]
+        held = np.einsum("scd,sd->sc", self.prior[rows], best[:, known])
+        gradient[:, known] += self.pull[rows] - held
         low, high = self.bounds.T
         slope = gradient[:, -2:]
         stuck = ((here <= low) & (slope < 0)) | ((here >= high) & (slope > 0))
@@ -234,34 +294,5 @@ class Problem:
         free[:, -2:] = ~stuck
         normal *= free[:, :, None] * free[:, None]
         normal[:, SHAPE, SHAPE] *= 1 + damping[:, None]
-        step = _solve(normal, gradient * free)
+        step = solve(normal, gradient * free)
         return step[:, -2:], np.einsum("sp,sp->s", step, gradient * free)
-
-
-def _scaled(normal):
-    """Scale to unit diagonals; return the scales, too."""
-    diagonal = np.einsum("spp->sp", normal)
-    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    unit = normal / (scale[:, :, None] * scale[:, None])
-    # A term that is not there at all has its amplitude 0.
-    unit += (RIDGE + (diagonal <= 0))[..., None] * np.eye(normal.shape[1])
-    return unit, scale
-
-
-def _solve(normal, vector):
-    unit, scale = _scaled(normal)
-    return np.linalg.solve(unit, (vector / scale)[..., None])[..., 0] / scale
-
-
-def _invert(normal):
-    unit, scale = _scaled(normal)
-    return np.linalg.inv(unit) / (scale[:, :, None] * scale[:, None])
-
-
-def _correlate(rows, correlation):
-    """Multiply with the matrix of a stationary correlation, along the last axis."""
-    result = rows * correlation[0]
-    for lag in range(1, min(len(correlation), rows.shape[-1])):
-        result[..., lag:] += correlation[lag] * rows[..., :-lag]
-        result[..., :-lag] += correlation[lag] * rows[..., lag:]
-    return result

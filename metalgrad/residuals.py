@@ -233,12 +233,8 @@ def find_outliers(part, velocity, scale) -> Bool[np.ndarray, "spaxel pixel"]:
     count = len(part.flux)
     blocks = np.array_split(np.arange(count), -(-count // BLOCK))
     return np.concatenate(
-        [_spikes(_take(part, rows), velocity[rows], scale) for rows in blocks]
+        [_spikes(part.take(rows), velocity[rows], scale) for rows in blocks]
     )
-
-
-def _take(part, rows):
-    return replace(part, flux=part.flux[rows], weight=part.weight[rows])
 
 
 def _spikes(part, velocity, scale):
@@ -246,7 +242,7 @@ def _spikes(part, velocity, scale):
     found = np.zeros(part.flux.shape, dtype=bool)
     rows, size = np.flatnonzero(part.weight.any(axis=1)), None
     for _ in range(SPIKES if len(rows) else 0):
-        left = _take(replace(part, weight=np.where(found, 0.0, part.weight)), rows)
+        left = replace(part, weight=np.where(found, 0.0, part.weight)).take(rows)
         off, height = _deviations(left, velocity[rows], scale)
         size = size or max(SIGMA_PER_MAD * np.median(off[left.weight > 0]), 1.0)
         worst = off == maximum_filter1d(off, 2 * LAGS + 1, axis=1)

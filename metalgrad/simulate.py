@@ -19,6 +19,7 @@ from metalgrad.model import load_model
 from metalgrad.painted import Painted, correlate
 from metalgrad.psf import PSF, nirspec
 from metalgrad.spaxels import Spaxels
+from metalgrad.stars import typical
 from metalgrad.windows import find_complexes, templates
 
 PIXEL = 0.05  # arcsec: Venturi et al. (2024), Sect. 2.1
@@ -71,7 +72,8 @@ def simulate(
     velocity_scatter : float
         Between spaxels [km/s].
     equivalent_width : float
-        Rest-frame, of Hβ [Å], which sets the (flat) continuum.
+        Rest-frame, of Hβ [Å], over the continuum near it: the light of typical stars
+        (`metalgrad.stars`), with their absorption lines.
     flagged : float
         Share of voxels without data.
 
@@ -105,7 +107,8 @@ def simulate(
     design = templates(edges, names, target.redshift, prism(), velocity, scale)
     spectra = np.einsum("sl,sln->sn", flux, design)
     hbeta = flux[:, names.index("Hbeta")]
-    spectra += (hbeta / (equivalent_width * 1e-4 * (1 + target.redshift)))[:, None]
+    level = hbeta / (equivalent_width * 1e-4 * (1 + target.redshift))
+    spectra += level[:, None] * typical(edges, target.redshift, prism(), lsf_scale)
     error = np.broadcast_to(_noise(target, source, edges, lsf_scale), spectra.shape)
     spectra = spectra + error * rng.normal(size=spectra.shape)
     good = rng.random(spectra.shape) >= flagged

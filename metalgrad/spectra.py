@@ -9,8 +9,8 @@ from xarray import DataTree
 from metalgrad.compression import drop_outliers
 from metalgrad.lsf import LSF, prism
 from metalgrad.noise import measure_correlation
-from metalgrad.tuning import Tuning
-from metalgrad.windows import Cut, cut, find_complexes
+from metalgrad.tuning import Tuning, light_up
+from metalgrad.windows import Cut, cut_all, find_complexes
 
 SAMPLE = ("chain", "draw")
 CUT_OFF = 1e-10  # a continuum term that the data cannot tell stays zero
@@ -78,7 +78,7 @@ def predict(
 
     Line fluxes are those of the draws. What the fit integrated out is put at its best
     value given them, by weighted least squares: the continuum, lines that the model
-    does not set, and, to first order, velocity and width within their errors.
+    does not set, and, to first order, velocity, width and stars within their errors.
 
     Parameters
     ----------
@@ -114,11 +114,12 @@ def predict(
         noise = measure_correlation(spaxels, lsf)
         spaxels, tuning = drop_outliers(spaxels, lsf, correlation=noise)
     windows = find_complexes(spaxels.edges, spaxels.redshift, lsf)
-    parts = [cut(spaxels, window, lsf) for window in windows]
+    starry = tuning.stars is not None
+    parts = light_up(cut_all(spaxels, windows, lsf, starry=starry), tuning)
     flux = flux.isel(spaxel=chosen).stack(sample=SAMPLE)
     noise = _noise(posterior)
     found = []
-    for number, part in enumerate(parts):
+    for number, part in enumerate(one.take(chosen) for one in parts):
         lines = tuple(n for n in part.window.lines if n in flux.line.values)
         if not lines:
             continue
@@ -130,7 +131,7 @@ def predict(
         edges = spaxels.edges[pixels.start : pixels.stop + 1]
         error = spaxels.error[chosen, pixels] * noise.get(lines[0], 1.0)
         centres = (edges[1:] + edges[:-1]) / 2
-        found.append(Prediction(lines, centres, part.flux[chosen], error, model))
+        found.append(Prediction(lines, centres, part.flux, error, model))
     return found
 
 
@@ -161,15 +162,18 @@ def _spectra(part: Cut, lines, drawn, chosen, tuning, number):
     )
     typical = np.median(drawn, axis=0)
     shifts = [np.einsum("sl,slp->sp", typical, step[:, own]) / 2 for step in steps]
-    basis = np.broadcast_to(part.basis, (len(chosen), *part.basis.shape))
-    free = np.concatenate([basis, design[:, rest], np.stack(shifts, axis=1)], axis=1)
-    prior = np.zeros(free.shape[:2])
+    part = part.shine(design)
+    free = np.concatenate(
+        [design[:, rest], np.stack(shifts, axis=1), part.basis], axis=1
+    )
     error = np.hypot(tuning.velocity_error[chosen], tuning.offset_error[number])
+    prior = np.zeros((len(chosen), len(rest) + 2))
     prior[:, -2] = error**-2.0
     prior[:, -1] = tuning.scale_error[number] ** -2.0
+    prior = np.concatenate([prior, part.prior], axis=1)
     fixed = np.einsum("dsl,slp->dsp", drawn, design[:, own])
-    residual = part.flux[chosen] - fixed
-    best = _least_squares(free, prior, part.weight[chosen], residual)
+    residual = part.flux - fixed
+    best = _least_squares(free, prior, part.weight, residual)
     return fixed + np.einsum("dst,stp->dsp", best, free)
 
 

@@ -1,4 +1,4 @@
-"""Find where the lines are and how wide: velocities of spaxels, width of the LSF."""
+"""Find where the lines are and how wide, and what the stars under them absorb."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,16 @@ from jaxtyping import Float
 from scipy.interpolate import CubicSpline, RectBivariateSpline
 
 from metalgrad.normal import normal_equations, square_root
+from metalgrad.stars import excess
 from metalgrad.windows import SCALE, Cut
 
 OFFSET = 500.0  # km/s: prior width of the offset between a complex and the redshift
+WITHIN = 0.5  # ours: how spaxels' stars differ, over how galaxies' do
 
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """Where the lines are and how wide, as the data have them.
+    """Where the lines are and how wide, and what stars there are, as the data have it.
 
     Attributes
     ----------
@@ -25,6 +27,11 @@ class Tuning:
         the wavelength calibration's.
     scale, scale_error : numpy.ndarray, (complex,)
         Width of the LSF relative to its table.
+    stars : numpy.ndarray, (complex, mode), optional
+        Mean of the coefficients of `metalgrad.stars.Light.modes`; None where the
+        continuum is straight.
+    stars_root : numpy.ndarray, (complex, mode, mode), optional
+        Root of their covariance.
     """
 
     velocity: Float[np.ndarray, " spaxel"]
@@ -33,6 +40,8 @@ class Tuning:
     offset_error: Float[np.ndarray, " complex"]
     scale: Float[np.ndarray, " complex"]
     scale_error: Float[np.ndarray, " complex"]
+    stars: Float[np.ndarray, "complex mode"] | None = None
+    stars_root: Float[np.ndarray, "complex mode mode"] | None = None
 
 
 def gain(part: Cut, velocity, scale) -> Float[np.ndarray, " spaxel"]:
@@ -52,7 +61,7 @@ def gain(part: Cut, velocity, scale) -> Float[np.ndarray, " spaxel"]:
     precision, vector = normal_equations(
         np.broadcast_to(design, count + design.shape[-2:]),
         np.broadcast_to(part.basis, count + part.basis.shape[-2:]),
-        np.zeros(count + part.basis.shape[-2:-1]),
+        np.broadcast_to(part.prior, count + part.basis.shape[-2:-1]),
         np.broadcast_to(part.flux, count + part.flux.shape[1:]),
         np.broadcast_to(part.weight, count + part.flux.shape[1:]),
     )[:2]
@@ -64,7 +73,8 @@ def tune(parts: list[Cut], spatial: float = 1.0) -> Tuning:
 
     Offset and width of a complex come from the sum of all spaxels, then, with every
     spaxel at its own velocity, from the spaxels themselves.  Their velocities are drawn
-    towards the galaxy's by their common scatter (empirical Bayes).
+    towards the galaxy's by their common scatter (empirical Bayes).  What the sum tells
+    about the galaxy's stars is what its spaxels begin with.
 
     Parameters
     ----------
@@ -73,8 +83,10 @@ def tune(parts: list[Cut], spatial: float = 1.0) -> Tuning:
     spatial : float
         Variance of a mean over spaxels relative to independent ones.
     """
-    first = [tune_sum(part.total().white) for part in parts]
-    parts = [part.white for part in parts]
+    sums = [part.total().white for part in parts]
+    first = [tune_sum(part) for part in sums]
+    stars = weigh_stars(sums, first, is_alone=len(parts[0].flux) == 1)
+    parts = [part.starlit(*one).white for part, *one in zip(parts, *stars, strict=True)]
     velocity, _ = tune_velocities(parts, first, spatial)
     found = [
         tune_spaxels(part, velocity, spatial, *start)
@@ -82,7 +94,65 @@ def tune(parts: list[Cut], spatial: float = 1.0) -> Tuning:
     ]
     velocity, error = tune_velocities(parts, found)
     offset, scale, scale_error, _, offset_error = np.array(found).T
-    return Tuning(velocity, error, offset, offset_error, scale, scale_error)
+    stars = stars if stars[0].size else ()
+    return Tuning(velocity, error, offset, offset_error, scale, scale_error, *stars)
+
+
+def weigh_stars(sums: list[Cut], found, *, is_alone):
+    """Find what sums of spectra tell about stars: that and its root, as in `Tuning`.
+
+    Each complex of a spectrum that is alone takes it from the others, as its own
+    channels have their say later.
+
+    Parameters
+    ----------
+    sums : list of Cut
+        Of one spaxel each.
+    found : list
+        What `tune_sum` returns of each.
+    is_alone : bool
+        Whether there is but one spaxel.
+    """
+    noise = np.mean([one[3] for one in found])
+    told = [_tell(part, *one[:2], noise) for part, one in zip(sums, found, strict=True)]
+    total = [sum(one[k] for one in told) for k in range(2)]
+    unit, means, roots = np.eye(len(total[1])), [], []
+    for own in told:
+        precision, vector = (t - is_alone * o for t, o in zip(total, own, strict=True))
+        covariance = np.linalg.inv(unit + precision)
+        means.append(covariance @ vector)
+        spread = covariance + (not is_alone) * WITHIN**2 * unit
+        roots.append(np.linalg.cholesky(spread))
+    return np.array(means), np.array(roots)
+
+
+def _tell(part, offset, scale, noise):
+    """Precision and vector of the coefficients of modes, of one spectrum."""
+    shapes = [(offset, scale), (offset + 75.0, scale), (offset, scale + 0.05)]
+    design, *moved = (part.design(*np.array(shape)[:, None]) for shape in shapes)
+    terms = part.shine(design)
+    basis, light = np.split(terms.basis, [part.basis.shape[-2]], axis=1)
+    others = np.concatenate([basis, design, *(m - design for m in moved)], axis=1)
+    flat = np.zeros(others.shape[:2])
+    equations = normal_equations(light, others, flat, part.flux, part.weight)
+    noise = noise * excess(part.flux, part.weight)[0]
+    return equations[0][0] / noise, equations[1][0] / noise
+
+
+def light_up(parts: list[Cut], tuning: Tuning) -> list[Cut]:
+    """Give every complex the stars that were found, if any were sought.
+
+    Parameters
+    ----------
+    parts : list of Cut
+    tuning : Tuning
+    """
+    if tuning.stars is None:
+        return parts
+    return [
+        part.starlit(mean, root)
+        for part, mean, root in zip(parts, tuning.stars, tuning.stars_root, strict=True)
+    ]
 
 
 def tune_velocities(parts, found, spatial=1.0):
@@ -109,6 +179,7 @@ def tune_sum(part: Cut) -> tuple[float, float, float, float, float]:
     """
     velocity = np.arange(-1500.0, 1501.0, 75.0)
     scale = np.arange(0.4, 1.41, 0.025)
+    part = part.shine(part.design(np.zeros(1), np.full(1, SCALE[0])))
     nodes = np.meshgrid(velocity, scale, indexing="ij")
     surface = gain(part, *(node.ravel() for node in nodes)).reshape(nodes[0].shape)
     return weigh(velocity, scale, surface, inflation(part, surface.max()))
@@ -147,11 +218,11 @@ def inflation(part: Cut, explained: float) -> float:
     square, _, rank = normal_equations(
         np.zeros((shape[0], 0, shape[2])),
         np.broadcast_to(part.basis, shape),
-        np.zeros(shape[:2]),
+        part.prior,
         part.flux,
         part.weight,
     )[2:]
-    channels = np.count_nonzero(part.weight) - rank.sum()
+    channels = np.count_nonzero(part.weight) - (rank - part.firm).sum()
     return max((square.sum() - 2 * explained) / max(channels, 1), 1.0)
 
 

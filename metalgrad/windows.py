@@ -7,9 +7,14 @@ from functools import cached_property, partial
 import numpy as np
 from jaxtyping import Float
 
-from metalgrad import continuum, lines
+from metalgrad import lines, stars
 from metalgrad.lsf import SPEED_OF_LIGHT, profile
-from metalgrad.normal import band_cholesky, band_solve, make_definite
+from metalgrad.normal import (
+    band_cholesky,
+    band_solve,
+    make_definite,
+    normal_equations,
+)
 
 REACH = 5.0  # half-width of a line's window, in widths of the LSF ...
 LEAST_REACH = 0.008  # ... but no less than this fraction of the wavelength
@@ -113,25 +118,39 @@ class Cut:
     flux, weight : numpy.ndarray, (spaxel, pixel)
         Weight is the inverse variance, 0 where there is no datum.
     basis : numpy.ndarray, (..., term, pixel)
-        Continuum.
+        Continuum, with free coefficients.
+    modes : numpy.ndarray, (..., mode, pixel)
+        What stars may add to it, as in `metalgrad.stars.Light`.
     design : callable
         ``design(velocity, scale)``: `templates` of the complex.
     correlation : numpy.ndarray, (lag,), optional
         Of the noise of channels 0, 1, ... apart; they are independent by default.
+    firm : int
+        How many of the last terms of ``basis`` have coefficients with a prior of
+        N(0, 1) and not a flat one.
     """
 
     window: Complex
     flux: Float[np.ndarray, "spaxel pixel"]
     weight: Float[np.ndarray, "spaxel pixel"]
     basis: Float[np.ndarray, "... term pixel"]
+    modes: Float[np.ndarray, "... mode pixel"]
     design: Callable
     correlation: Float[np.ndarray, " lag"] | None = None
+    firm: int = 0
+
+    @property
+    def prior(self) -> Float[np.ndarray, "spaxel term"]:
+        """Prior precision of the coefficients of ``basis``."""
+        found = np.zeros((len(self.flux), self.basis.shape[-2]))
+        found[:, found.shape[1] - self.firm :] = 1.0
+        return found
 
     @cached_property
     def white(self) -> "Cut":
         """The same in combinations of channels with independent noise of variance 1.
 
-        Every spaxel then has a continuum of its own, (spaxel, term, pixel).
+        Every spaxel then has a continuum of its own, (spaxel, term, pixel), and modes.
         """
         if self.correlation is None:
             return self
@@ -140,6 +159,7 @@ class Cut:
             flux=self.whiten(self.flux[:, None, :])[:, 0],
             weight=np.where(self.weight > 0, 1.0, 0.0),
             basis=self.whiten(self.basis),
+            modes=self.whiten(self.modes),
             design=lambda velocity, scale: self.whiten(self.design(velocity, scale)),
             correlation=None,
         )
@@ -168,6 +188,52 @@ class Cut:
         definite = make_definite(self.correlation, self.weight.shape[1])
         return band_cholesky(definite, self.weight > 0)
 
+    def starlit(self, mean, root) -> "Cut":
+        """Return the same with stars of which more is known than their prior.
+
+        Parameters
+        ----------
+        mean : array, (mode,)
+            Of the modes' coefficients.
+        root : array, (mode, mode)
+            Of their covariance ``root rootᵀ``; coefficients of the modes returned have
+            a prior of N(0, 1) again.
+        """
+        basis = self.basis.copy()
+        basis[..., 0, :] += mean @ self.modes
+        return replace(self, basis=basis, modes=root.T @ self.modes)
+
+    def shine(self, design) -> "Cut":
+        """Return the same with the modes in the basis: times how bright spaxels are.
+
+        Parameters
+        ----------
+        design : array, (spaxel, line, pixel)
+            `templates` of the complex, where the lines are.
+        """
+        count = len(self.flux)
+        basis = np.broadcast_to(self.basis, (count, *self.basis.shape[-2:]))
+        others = np.concatenate([design, basis[:, 1:]], axis=1)
+        flat = np.zeros(others.shape[:2])
+        equations = basis[:, :1], others, flat, self.flux, self.weight
+        precision, vector = (
+            one.reshape(count) for one in normal_equations(*equations)[:2]
+        )
+        told = precision > 0
+        level = np.divide(vector, precision, out=np.zeros(count), where=told)
+        light = np.maximum(level, 0.0)[:, None, None] * self.modes
+        whole = np.concatenate([basis, light], axis=1)
+        return replace(self, basis=whole, modes=light[:, :0], firm=light.shape[1])
+
+    def take(self, rows) -> "Cut":
+        """Return the same of some spaxels.
+
+        Parameters
+        ----------
+        rows : slice or array of int, (spaxel,)
+        """
+        return replace(self, flux=self.flux[rows], weight=self.weight[rows])
+
     def total(self) -> "Cut":
         """Return the weighted mean of all spectra, as one spaxel."""
         weight = self.weight.sum(axis=0)
@@ -176,7 +242,7 @@ class Cut:
         return replace(self, flux=flux[None], weight=weight[None])
 
 
-def cut(spaxels, window, lsf, correlation=None) -> Cut:
+def cut(spaxels, window, lsf, correlation=None, *, light=None) -> Cut:
     """Cut the channels of one complex out of the spectra.
 
     Parameters
@@ -186,15 +252,48 @@ def cut(spaxels, window, lsf, correlation=None) -> Cut:
     lsf : LSF
     correlation : array, (lag,), optional
         As in `Cut`.
+    light : metalgrad.stars.Light, optional
+        The continuum; straight by default.
     """
-    edges = spaxels.edges[window.pixels.start : window.pixels.stop + 1]
-    limit = continuum.BALMER_LIMIT * (1 + spaxels.redshift)
-    width = float(lsf.sigma(limit, SCALE[0]))
+    edges, redshift = _edges(spaxels, window), spaxels.redshift
+    if light is None:
+        (light,) = stars.straight([edges], redshift, lsf, SCALE[0])
     return Cut(
         window,
         np.asarray(spaxels.flux[:, window.pixels], float),
         1 / np.asarray(spaxels.error[:, window.pixels], float) ** 2,
-        continuum.basis(edges, spaxels.redshift, width),
-        partial(templates, edges, window.lines, spaxels.redshift, lsf),
+        light.basis,
+        light.modes,
+        partial(templates, edges, window.lines, redshift, lsf),
         correlation,
     )
+
+
+def cut_all(spaxels, windows, lsf, correlations=None, *, starry=True) -> list[Cut]:
+    """Cut the channels of every complex out of the spectra.
+
+    Parameters
+    ----------
+    spaxels : Spaxels
+    windows : list of Complex
+    lsf : LSF
+    correlations : list of array, (lag,), optional
+        Of each complex, as in `Cut`.
+    starry : bool
+        Whether stars may have absorption lines; else the continuum is straight.
+    """
+    shine = stars.illuminate if starry else stars.straight
+    edges = [_edges(spaxels, window) for window in windows]
+    lights = shine(edges, spaxels.redshift, lsf, SCALE[0])
+    correlations = correlations or [None] * len(windows)
+    return [
+        cut(spaxels, window, lsf, correlation, light=light)
+        for window, correlation, light in zip(
+            windows, correlations, lights, strict=True
+        )
+    ]
+
+
+def _edges(spaxels, window):
+    """Edges of a complex's channels [µm]."""
+    return spaxels.edges[window.pixels.start : window.pixels.stop + 1]

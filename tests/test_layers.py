@@ -12,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up: a file imports strictly lower layers, never its own.
 LAYERS = {
     "cards": {"cards", "files", "ledger"},
+    "scaling": {"scaling"},
     "algebra": {"normal", "projection", "small"},
     "physics": {
         "bins",
@@ -25,6 +26,7 @@ LAYERS = {
         "psf",
         "likelihood",
     },
+    "stars": {"stars"},
     "headers": {"headers"},
     "data": {
         "targets",

@@ -12,6 +12,7 @@ from metalgrad import lines
 from metalgrad.lsf import prism
 from metalgrad.spaxels import Spaxels
 from metalgrad.spectra import brightest, predict
+from metalgrad.stars import typical
 from metalgrad.tuning import Tuning
 
 REDSHIFT = 6.36
@@ -23,9 +24,9 @@ ERROR = 7.0
 FLUX = {"Hbeta": 40.0, "OIII": 220.0, "NII": 15.0, "Halpha": 130.0, "SII": 25.0}
 
 
-def spectrum(spaxel):
-    """Gaussians integrated over the bins, and a straight continuum."""
-    total = 200.0 + 10 * spaxel + 30.0 * (CENTRES - 4.0)
+def spectrum(spaxel, light=1.0):
+    """Gaussians integrated over the bins, and a straight continuum times ``light``."""
+    total = (200.0 + 10 * spaxel + 30.0 * (CENTRES - 4.0)) * light
     for name, flux in FLUX.items():
         line = lines.catalogue()[name]
         for rest, weight in zip(line.wavelengths, line.weights, strict=True):
@@ -107,9 +108,12 @@ def test_bad_voxels_count_for_nothing(seen):
 
 
 def test_a_spectrum_without_tuning_is_tuned(seen):
+    """It has stars, which are found with the rest."""
     posterior, spaxels, _ = seen
-    for one in predict(posterior, spaxels, [0]):
-        truth = np.interp(one.wavelength, CENTRES, spectrum(0))
+    light = typical(EDGES, REDSHIFT, prism(), SCALE)
+    flux = np.array([spectrum(k, light) for k in range(len(spaxels))])
+    for one in predict(posterior, replace(spaxels, flux=flux), [0]):
+        truth = np.interp(one.wavelength, CENTRES, flux[0])
         assert_allclose(np.median(one.model, axis=0)[0], truth, atol=ERROR)
 
 

@@ -81,7 +81,7 @@ def mock():
         redshift=REDSHIFT,
         shape=(COUNT, COUNT + 3),
     )
-    data, tuning = compress(spaxels)
+    data, tuning = compress(spaxels, starry=False)
     return SimpleNamespace(data=data, tuning=tuning, truth=truth, velocity=velocity)
 
 
