@@ -3,6 +3,7 @@
 from importlib import import_module
 
 from metalgrad.annular import AnnularGradient, annular_gradient
+from metalgrad.budget import variance_budget
 from metalgrad.calibrations import Calibration, load_calibration
 from metalgrad.checks import ConvergenceWarning
 from metalgrad.clipping import clip_outliers
@@ -64,6 +65,7 @@ __all__ = [
     "nirspec",
     "sbc",
     "star_formation_rate",
+    "variance_budget",
 ]
 LAZY = ("context", "plot", "sedplot")  # what would draw in matplotlib
 

@@ -23,8 +23,10 @@ class Relation:
     zero_point : float
     valid : tuple of float
         Range of 12+log(O/H); beyond it the relation goes on as a straight line.
-    dispersion : float or None
-        Intrinsic dispersion between galaxies [dex], None where none was published.
+    dispersion : float, tuple of (float, float), or None
+        Intrinsic dispersion between galaxies [dex]: the same everywhere, or pairs of
+        metallicity and dispersion, linear in between and constant beyond; None where
+        none was published.
     direction : str
         ``"ratio"`` or ``"abundance"``: the axis along which it was measured.
     """
@@ -32,7 +34,7 @@ class Relation:
     coefficients: tuple[float, ...]
     zero_point: float
     valid: tuple[float, float]
-    dispersion: float | None
+    dispersion: float | tuple[tuple[float, float], ...] | None
     direction: str
 
     def __post_init__(self):
@@ -41,6 +43,14 @@ class Relation:
             raise ValueError(
                 f"direction {self.direction!r} of a dispersion is not known; "
                 "use 'ratio' or 'abundance'"
+            )
+        if not isinstance(self.dispersion, tuple):
+            return
+        metallicity, width = np.array(self.dispersion, float).reshape(-1, 2).T
+        if (np.diff(metallicity) <= 0).any() or (width <= 0).any():
+            raise ValueError(
+                f"dispersion {self.dispersion} is none; give pairs of increasing "
+                "metallicity and of dispersion above 0, [[7.2, 0.3], [8.2, 0.1]]"
             )
 
     def log_ratio(self, metallicity):
@@ -59,9 +69,12 @@ class Relation:
 
     def ratio_dispersion(self, metallicity):
         """Dispersion along the log ratio [dex] at a metallicity."""
+        width = self.dispersion
+        if isinstance(width, tuple):
+            width = jnp.interp(metallicity, *jnp.array(width).T)
         if self.direction == "ratio":
-            return self.dispersion * jnp.ones_like(metallicity)
-        return self.dispersion * jnp.abs(self.slope(metallicity))
+            return width * jnp.ones_like(metallicity)
+        return width * jnp.abs(self.slope(metallicity))
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +202,14 @@ def load_calibration(name) -> Calibration:
             tuple(table["coefficients"]),
             table.get("zero_point", card["zero_point"]),
             tuple(table.get("valid", card["valid"])),
-            table.get("dispersion"),
+            _width(table.get("dispersion")),
             table.get("direction", "ratio"),
         )
     return Calibration(Path(name).stem, card["reference"], relations)
+
+
+def _width(dispersion):
+    """Make pairs of a list of lists."""
+    if isinstance(dispersion, list):
+        return tuple(tuple(pair) for pair in dispersion)
+    return dispersion

@@ -207,11 +207,25 @@ def _write_fit(posterior, data, out):
         with NewFile(out / "maps.fits") as fresh:
             write_maps(posterior, fresh)
     typer.echo(describe(posterior))
+    _write_budget(posterior, out)
     if find_spec("matplotlib") is None or find_spec("corner") is None:
         typer.echo("no pictures: install metalgrad[plot] for them", err=True)
     else:
         _draw(posterior, data, out)
     typer.echo(f"written to {out}")
+
+
+def _write_budget(posterior, out):
+    """Write and say what makes the gradient uncertain, where that can be told."""
+    from metalgrad.budget import tell, variance_budget
+
+    try:
+        table = variance_budget(posterior)
+    except ValueError as error:
+        return typer.echo(f"no budget of the variance: {error}", err=True)
+    with NewFile(out / "budget.ecsv") as fresh:
+        table.write(fresh, format="ascii.ecsv")
+    return typer.echo(f"\nwhat the variance is made of:\n{tell(table)}\n")
 
 
 def _draw(posterior, data, out):

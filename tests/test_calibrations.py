@@ -104,6 +104,20 @@ def test_dispersion_in_abundance_is_turned(name, ratio, slope, sigma):
     assert_allclose(found, sigma / abs(slope), rtol=1e-4)
 
 
+def test_a_dispersion_may_change_with_metallicity():
+    growing = load_calibration("curti23-growing")
+    metallicity = np.array([6.5, 7.25, 7.5, 8.15, 8.6])
+    expected = np.interp(metallicity, [7.25, 7.75, 8.15, 8.5], [0.29, 0.15, 0.10, 0.09])
+    assert_allclose(
+        growing.dispersion("R3", jnp.array(metallicity)), expected, rtol=1e-6
+    )
+    plain = load_calibration("curti23")
+    at = jnp.linspace(7.0, 8.8, 10)
+    assert_allclose(growing.log_ratio("R3", at), plain.log_ratio("R3", at))
+    with pytest.raises(ValueError, match=r"give pairs of increasing metallicity"):
+        Relation((0.0, 1.0), 8.0, (7.0, 9.0), ((8.0, 0.1), (7.0, 0.2)), "ratio")
+
+
 def test_dispersion_in_abundance_follows_the_slope():
     curved = Relation((0.3, -1.0, 0.5), 8.0, (7.2, 8.6), 0.1, "abundance")
     metallicity = jnp.array([7.0, 7.5, 8.2])

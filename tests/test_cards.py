@@ -158,7 +158,9 @@ def test_relation_is_complete(name, ratio):
     optional = ["dispersion", "valid", "reference", "status", "check"]
     cards.check_keys(table, name, ["coefficients", "direction"], optional)
     assert table["direction"] in ("ratio", "abundance")
-    assert 0 < table.get("dispersion", 0.1) < 1
+    width = np.reshape(table.get("dispersion", 0.1), (-1,))
+    # of pairs of metallicity and dispersion, the latter
+    assert np.all((width[-1::-2] > 0) & (width[-1::-2] < 1))
     assert ratio in cards.read("data", "ratios")
 
 

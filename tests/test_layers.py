@@ -79,6 +79,7 @@ LAYERS = {
     "edges": {
         "classical",
         "annular_plot",
+        "budget",
         "assumptions",
         "comparison",
         "context",
