@@ -17,6 +17,7 @@ from metalgrad.cli_bench import measure
 from metalgrad.cli_classical import classical
 from metalgrad.cli_reduce import reduce_target
 from metalgrad.cli_sbc import calibrate
+from metalgrad.cli_sed import weigh
 from metalgrad.comparison import compare, open_fit, to_table, verdict
 from metalgrad.files import NewFile, refuse_to_overwrite
 from metalgrad.inference import fit as fit_model
@@ -33,11 +34,13 @@ app = typer.Typer(
     help="Metallicity gradients of galaxies from every spaxel's spectrum.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # else units in brackets would be styles
 )
 app.command("bench")(measure)
 app.command()(classical)
 app.command("reduce")(reduce_target)
 app.command("sbc")(calibrate)
+app.command("sed")(weigh)
 USAGE = typer.BadParameter.__base__  # of every wrong option; Typer has no name for it
 
 Kind = Literal["models", "calibrations", "targets"]

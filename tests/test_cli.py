@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import typer
 import xarray
 from astropy.io import fits
 from astropy.table import Table
+from typer.testing import CliRunner
 
 from metalgrad import cli
 from metalgrad.checkpoint import Checkpoint
@@ -143,3 +145,17 @@ def test_a_wrong_option_gets_one_sentence(run, table):
         assert words in error
         assert error.startswith("metalgrad: ")
         assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["fit", "classical", "sed", "simulate"])
+def test_help_keeps_its_units(verb):
+    """What is in brackets is no style of the terminal's."""
+    told = CliRunner().invoke(cli.app, [verb, "--help"], env={"COLUMNS": "200"})
+    declared = [
+        parameter.help
+        for parameter in typer.main.get_command(cli.app).commands[verb].params
+        if "[" in (getattr(parameter, "help", None) or "")
+    ]
+    assert declared
+    for text in declared:
+        assert text[text.index("[") : text.index("]") + 1] in told.output

@@ -106,7 +106,7 @@ LAYERS = {
     "cases": {"bench_cases", "bench_measures", "bench_problem"},
     "rivals": {"bench_rivals"},
     "bench": {"bench", "bench_worker"},
-    "verbs": {"cli_bench", "cli_classical", "cli_reduce", "cli_sbc"},
+    "verbs": {"cli_bench", "cli_classical", "cli_reduce", "cli_sbc", "cli_sed"},
     "command": {"cli"},
 }
 ORDER = list(LAYERS)
