@@ -196,10 +196,9 @@ def _level(flux, weight, terms):
 
 def _solve_together(problems, correlation):
     """Solve for all complexes of the same spectra; each knows stars from the others."""
-    first = [problem.solve(correlation) for problem in problems]
     if len(problems) == 1 or not problems[0].prior.any():
-        return first
-    shapes = [np.nan_to_num(found.shape, nan=1.0) for found in first]
+        return [problem.solve(correlation) for problem in problems]
+    shapes = [problem.seek() for problem in problems]
     units = [problem.prior[:, -1, -1] ** -0.5 for problem in problems]
     told = [
         _tell(problem, shape, unit)

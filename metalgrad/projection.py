@@ -108,12 +108,11 @@ class Problem:
         Parameters
         ----------
         correlation : array, (lag,), optional
-            Of the noise of pixels 0, 1, ... apart.  Errors are made for it, while the
-            fit is weighted as if it was not there.
+            Of the noise of pixels 0, 1, ... apart.  Errors, not weights, allow for it.
         shape : array, (fit, 2), optional
             Where to start; found on a grid by default.
         """
-        shape = self._refine(self._search() if shape is None else shape.copy())
+        shape = self.seek() if shape is None else self._refine(shape.copy())
         model, best, jacobian = self._linearise(shape)
         error, expected = self._spread(jacobian, correlation)
         count, alive = self.seen.shape[1], self.seen.any(axis=1)
@@ -129,6 +128,10 @@ class Problem:
             np.where(self.weight > 0, expected, 0.0),
             (self.weight > 0).sum(axis=1) - used,
         )
+
+    def seek(self) -> Float[np.ndarray, "fit 2"]:
+        """Find the two parameters alone."""
+        return self._refine(self._search())
 
     def _linearise(self, shape):
         """Terms of the model, their amplitudes, and the derivatives over errors."""
@@ -218,8 +221,7 @@ class Problem:
     def tell(self, shape, count):
         """Find what the data say about the last ``count`` terms of ``basis``.
 
-        Best values of the two parameters are in ``shape``, (fit, 2).  Returned are a
-        precision, (fit, count, count), and a vector, (fit, count), without the prior.
+        ``shape`` has the two parameters.  A precision and a vector come back, of each fit.
         """
         jacobian = self._linearise(shape)[2]
         normal = jacobian @ np.swapaxes(jacobian, 1, 2)
