@@ -221,7 +221,7 @@ class Problem:
     def tell(self, shape, count):
         """Find what the data say about the last ``count`` terms of ``basis``.
 
-        ``shape`` has the two parameters.  A precision and a vector come back, of each fit.
+        ``shape`` has the two parameters; a precision and a vector of each fit return.
         """
         jacobian = self._linearise(shape)[2]
         normal = jacobian @ np.swapaxes(jacobian, 1, 2)
