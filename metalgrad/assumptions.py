@@ -11,7 +11,7 @@ from numpyro.infer import Predictive
 from xarray import DataTree
 
 from metalgrad import lines
-from metalgrad.inference import NIRSPEC, fit, likelihood
+from metalgrad.inference import NIRSPEC, fit, prepare
 from metalgrad.psf import PSF, ImagePSF
 
 PARAMETERS = "slope", "level", "central"
@@ -58,7 +58,7 @@ def prior_predictive(
     ValueError
         If no calibrated ratio has all its lines in the data.
     """
-    prepared = model.prepare(likelihood(data, psf, slice_angle))
+    prepared = prepare(model, data, psf, slice_angle)
     names, flux, error = prepared.lines, *prepared.best_flux()
     ratios = [
         name for name in model.choose(names)[0] if lines.ratio(name).lines <= {*names}
@@ -169,7 +169,7 @@ def leave_one_ratio_out(model, data, *, seed: int, **settings) -> Table:
     ValueError
         If there are not two calibrated ratios or more.
     """
-    prepared = model.prepare(likelihood(data, **_of_likelihood(settings)))
+    prepared = prepare(model, data, **_of_likelihood(settings))
     chosen = model.choose(prepared.lines)[0]
     if len(chosen) < 2:
         raise ValueError(

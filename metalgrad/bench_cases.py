@@ -11,7 +11,7 @@ from numpyro import handlers
 from metalgrad import continuum
 from metalgrad.compression import compress
 from metalgrad.cubes import Cube
-from metalgrad.inference import Shape, likelihood
+from metalgrad.inference import Shape, prepare
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.lsf import prism
 from metalgrad.model import Model, load_model
@@ -135,7 +135,7 @@ def cube(side: int, seed: int) -> Case:
     drawn: Cube = simulate(target, seed=seed, width=side * PIXEL)
     wide = replace(target, radius=side * PIXEL)  # all of the field
     spaxels = Spaxels.select(drawn, wide)
-    return Case(model, spaxels, model.prepare(likelihood(spaxels)))
+    return Case(model, spaxels, prepare(model, spaxels))
 
 
 def _templates(window: Complex):

@@ -44,6 +44,43 @@ class Blur:
         return jnp.einsum("ltyi,ltxi->lyx", mixed, columns)
 
 
+def separate_all(
+    kernels: list[np.ndarray],
+    shape: tuple[int, int],
+    tolerance: float = 1e-3,
+) -> tuple[Float[np.ndarray, "term y y"], Float[np.ndarray, "kernel term x x"]]:
+    """Write convolutions with alike kernels as products that share their rows.
+
+    What lies between the kernels is then between their columns alone.  As `separate`,
+    but for the terms, which are those of all kernels side by side.
+
+    Parameters
+    ----------
+    kernels : list of array, (rows, columns)
+        Odd in size and of positive sum.
+    shape : (int, int)
+        Rows and columns of the map.
+    tolerance : float
+        Largest error of a spaxel of a kernel, relative to the kernel's sum.
+    """
+    size = np.max([kernel.shape for kernel in kernels], axis=0)
+    padded = np.array(
+        [np.pad(k, [(n // 2,) * 2 for n in size - np.shape(k)]) for k in kernels]
+    )
+    left, singular, right = np.linalg.svd(np.concatenate(padded, axis=1))
+    total = padded.sum(axis=(1, 2))
+    for terms in range(1, len(singular) + 1):
+        u, v = left[:, :terms] * singular[:terms], right[:terms]
+        v = v.reshape(terms, len(kernels), size[1])
+        made = np.einsum("yt,tkx->kyx", u, v)
+        scale = total / made.sum(axis=(1, 2))
+        off = np.abs(scale[:, None, None] * made - padded).max(axis=(1, 2))
+        if np.all(off <= tolerance * total):
+            break
+    columns = [_toeplitz(s * v[:, k], shape[1]) for k, s in enumerate(scale)]
+    return _toeplitz(u.T, shape[0]), np.array(columns)
+
+
 def separate(
     kernel: Float[np.ndarray, "rows columns"],
     shape: tuple[int, int],
@@ -106,6 +143,38 @@ def blur_for(
         for matrices in zip(*pairs, strict=True)
     )
     return Blur(rows, columns)
+
+
+def tabulate(psf, wavelengths, pixel_scale, shape, angle, scales):
+    """Return what blurs maps by a PSF of several widths.
+
+    Parameters
+    ----------
+    psf, wavelengths, pixel_scale, shape, angle
+        As in `blur_for`.
+    scales : tuple of float
+        Widths over the PSF's own.
+
+    Returns
+    -------
+    rows : array, (line, term, y, y)
+    columns : array, (line, scale, term, x, x)
+        Those of a width between are between these.
+    """
+    if tuple(scales) == (1.0,):
+        blur = blur_for(psf, wavelengths, pixel_scale, shape, angle)
+        return blur.rows, blur.columns[:, None]
+    wide = [psf.scaled(scale) for scale in scales]
+    pairs = [
+        separate_all([one.kernel(wave, pixel_scale, angle) for one in wide], shape)
+        for wave in wavelengths
+    ]
+    most = max(len(rows) for rows, _ in pairs)
+    rows = [np.pad(r, [(0, most - len(r)), (0, 0), (0, 0)]) for r, _ in pairs]
+    columns = [
+        np.pad(c, [(0, 0), (0, most - c.shape[1]), (0, 0), (0, 0)]) for _, c in pairs
+    ]
+    return np.stack(rows), np.stack(columns)
 
 
 def _toeplitz(profiles, size):

@@ -21,7 +21,7 @@ from xarray import DataArray
 
 from metalgrad import checks, collapse, pilot
 from metalgrad.hierarchy import Hierarchy
-from metalgrad.inference import NIRSPEC, Shape, likelihood, machine
+from metalgrad.inference import NIRSPEC, Shape, machine, prepare
 from metalgrad.psf import PSF, ImagePSF
 from metalgrad.record import saturated
 
@@ -107,7 +107,7 @@ def leave_groups_out(
     ConvergenceWarning
         If the chains of some of the fits disagree.
     """
-    prepared = model.prepare(likelihood(data, psf, slice_angle))
+    prepared = prepare(model, data, psf, slice_angle)
     unit = getattr(groups, "name", None) or "group"
     groups = np.asarray(groups)
     names = np.unique(groups)

@@ -37,7 +37,7 @@ FORETOLD = 400  # draws, of all chains, at which all spaxels are foretold
 LEAST_MAP = 4  # rows and columns that neighbours need to share anything
 
 
-def likelihood(data, psf=NIRSPEC, slice_angle=None) -> LineLikelihood:
+def likelihood(data, psf=NIRSPEC, slice_angle=None, *, scales=(1.0,)) -> LineLikelihood:
     """Turn any kind of data into a Gaussian likelihood of line fluxes.
 
     Noise is correlated as the line-free channels say, and a cube's likelihood knows
@@ -48,6 +48,8 @@ def likelihood(data, psf=NIRSPEC, slice_angle=None) -> LineLikelihood:
     data : Spaxels, LineMaps or LineLikelihood
     psf, slice_angle
         As for `fit`.
+    scales : tuple of float
+        As for `metalgrad.scene.lay_out`.
     """
     if isinstance(data, LineMaps):
         return from_line_maps(data)
@@ -59,8 +61,22 @@ def likelihood(data, psf=NIRSPEC, slice_angle=None) -> LineLikelihood:
     told = data.slice_angle if slice_angle is None else slice_angle
     psf, angle = orient(psf, told)
     observed = lines.wavelengths(compressed.lines) * (1 + data.redshift)
-    scene = lay_out(data, compressed.signal(), observed, psf, angle=angle)
+    about = {"angle": angle, "scales": scales}
+    scene = lay_out(data, compressed.signal(), observed, psf, **about)
     return replace(compressed, scene=scene)
+
+
+def prepare(model, data, psf=NIRSPEC, slice_angle=None) -> LineLikelihood:
+    """Turn any kind of data into what a model is conditioned on.
+
+    Parameters
+    ----------
+    model : Model
+    data, psf, slice_angle
+        As for `fit`.
+    """
+    scales = model.texture.psf_scales
+    return model.prepare(likelihood(data, psf, slice_angle, scales=scales))
 
 
 def fit(
@@ -130,7 +146,7 @@ def fit(
     given = {"model": model, "data": data, "psf": psf, "slice_angle": slice_angle}
     given |= {"seed": seed, "warmup": warmup, "draws": draws, "chains": chains}
     kept = _keep(checkpoint, given | {"target_accept": target_accept})
-    prepared = model.prepare(likelihood(data, psf, slice_angle))
+    prepared = prepare(model, data, psf, slice_angle)
     keys = random.split(random.key(seed), 4)
     # Chains have a thread each; those of LAPACK would only stand in their way.
     with jax.enable_x64(new_val=True), threadpool_limits(1, "blas"):

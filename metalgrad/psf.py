@@ -100,6 +100,10 @@ class ImagePSF:
     images: Float[np.ndarray, "wavelength y x"]
     pixel_scale: float
 
+    def scaled(self, factor) -> "ImagePSF":
+        """Return a PSF ``factor`` times as wide at every wavelength."""
+        return replace(self, pixel_scale=self.pixel_scale * factor)
+
     def __post_init__(self):
         """Refuse images that are no images of a point source."""
         _require(np.diff(self.wavelengths) > 0, UNSORTED.format("ImagePSF"))

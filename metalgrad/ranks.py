@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from metalgrad import coverage
 from metalgrad.fingerprint import fingerprint
-from metalgrad.inference import NIRSPEC, Shape, likelihood, machine
+from metalgrad.inference import NIRSPEC, Shape, machine, prepare
 from metalgrad.ledger import Ledger
 from metalgrad.linemaps import LineMaps
 from metalgrad.replicas import check_template
@@ -96,7 +96,7 @@ def sbc(
         template, or fewer than two fits gave ranks.
     """
     given = template(model, spaxels, seed) if data is None else data
-    prepared = model.prepare(likelihood(given, psf, slice_angle))
+    prepared = prepare(model, given, psf, slice_angle)
     check_template(prepared)
     settings = {"warmup": warmup, "draws": draws, "chains": chains, "seed": seed}
     settings |= {"target_accept": target_accept}

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.interpolate import make_interp_spline
 
-from metalgrad.blur import blur_for
+from metalgrad.blur import tabulate
 
 MARGIN = 0.2  # arcsec beyond the data: a FWHM of the PSF at the prism's red end
 CELL = 0.1  # arcsec: the shortest wave has four
@@ -22,7 +22,7 @@ FINEST = 0.2  # arcsec, half the shortest wave: a PSF's FWHM leaves half its hei
 MOST = 10  # waves a side
 WIDER = 1.25  # box of the waves over the data: they vanish at its edge
 ARRAYS = ("position", "pick", "waves_y", "waves_x", "frequency", "rows", "columns")
-ARRAYS += ("between_y", "between_x", "mean")
+ARRAYS += ("between_y", "between_x", "mean", "scales")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +40,15 @@ class Scene:
         Sines, orthonormal over the box [kpc^-1/2].
     frequency : array, (m, n)
         Of each product of two waves [rad/kpc].
-    rows, columns : array, (line, term, y, cell_y) and (line, term, x, cell_x)
+    rows, columns : array, (line, term, y, cell_y) and (line, scale, term, x, cell_x)
         What falls on a row, or column, of the map of what is emitted by one of cells,
-        for each separable term of a line's PSF.
+        for each separable term of a line's PSF, and each of its widths.
     between_y, between_x : array, (y, cell_y) and (x, cell_x)
         Weights of linear interpolation.
     mean : array, (m, n)
         Mean of each product of two waves over the light that the data see.
+    scales : array, (scale,)
+        Widths of the PSF over the one given; a single one is that itself.
     """
 
     position: Float[Array | np.ndarray, "cell 2"]
@@ -55,10 +57,11 @@ class Scene:
     waves_x: Float[Array | np.ndarray, "cell_x n"]
     frequency: Float[Array | np.ndarray, "m n"]
     rows: Float[Array | np.ndarray, "line term y cell_y"]
-    columns: Float[Array | np.ndarray, "line term x cell_x"]
+    columns: Float[Array | np.ndarray, "line scale term x cell_x"]
     between_y: Float[Array | np.ndarray, "y cell_y"]
     between_x: Float[Array | np.ndarray, "x cell_x"]
     mean: Float[Array | np.ndarray, "m n"]
+    scales: Float[Array | np.ndarray, " scale"]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -124,11 +127,31 @@ class Scene:
         maps -= jnp.einsum("mn,mnw->w", self.mean, scaled)
         return maps.reshape(-1, weights.shape[-1])
 
-    def see(self, flux: Float[Array, "cell line"]) -> Float[Array, "spaxel line"]:
-        """Blur the maps of emitted lines; return what falls on the data's spaxels."""
+    def see(
+        self, flux: Float[Array, "cell line"], scale: Float[Array, ""] | float = 1.0
+    ) -> Float[Array, "spaxel line"]:
+        """Blur the maps of emitted lines; return what falls on the data's spaxels.
+
+        Parameters
+        ----------
+        flux : array, (cell, line)
+        scale : float
+            Of the PSF's width, if it was laid out with several; kept within those.
+        """
+        columns = self.columns[:, 0]
+        if len(self.scales) > 1:
+            columns = jnp.einsum("s,lstxi->ltxi", self._between(scale), self.columns)
         maps = flux.T.reshape(-1, 1, *self.shape)
-        seen = jnp.einsum("ltyi,ltxi->lyx", self.rows @ maps, self.columns)
+        seen = jnp.einsum("ltyi,ltxi->lyx", self.rows @ maps, columns)
         return seen.reshape(len(seen), -1)[:, self.pick].T
+
+    def _between(self, scale):
+        """Weights of a polynomial through all widths, in their logarithm (Lagrange)."""
+        nodes = jnp.log(self.scales)
+        x = jnp.clip(jnp.log(scale), nodes[0], nodes[-1])
+        own = jnp.eye(len(nodes), dtype=bool)
+        part = (x - nodes) / jnp.where(own, 1.0, nodes[:, None] - nodes)
+        return jnp.prod(jnp.where(own, 1.0, part), axis=1)
 
     def at_spaxels(self, values: Float[Array, " cell *width"]):
         """Interpolate between cells, (spaxel, *width)."""
@@ -137,7 +160,15 @@ class Scene:
         return maps.reshape(-1, *values.shape[1:])[self.pick]
 
 
-def lay_out(spaxels, signal, wavelengths, psf=None, *, angle: float = 0.0) -> Scene:
+def lay_out(
+    spaxels,
+    signal,
+    wavelengths,
+    psf=None,
+    *,
+    angle: float = 0.0,
+    scales: tuple[float, ...] = (1.0,),
+) -> Scene:
     """Lay a grid of cells around the spaxels of a cube.
 
     Parameters
@@ -152,7 +183,10 @@ def lay_out(spaxels, signal, wavelengths, psf=None, *, angle: float = 0.0) -> Sc
         None for light that is seen where it is emitted.
     angle : float
         Of the slices in the frame of the map, as in `PSF.kernel` [deg].
+    scales : tuple of float
+        Widths of the PSF, over its own, to have at hand; increasing.
     """
+    scales = (1.0,) if psf is None else scales
     pixel = spaxels.pixel_scale
     margin = 0 if psf is None else int(np.ceil(MARGIN / pixel))
     compact = half_light(spaxels, signal) < COMPACT
@@ -163,7 +197,7 @@ def lay_out(spaxels, signal, wavelengths, psf=None, *, angle: float = 0.0) -> Sc
     (waves_y, along_y), (waves_x, along_x) = (
         _waves(place, n, side, finest) for place, n in zip(places, size, strict=True)
     )
-    rows, columns = _blur(psf, wavelengths, pixel, size, places, angle)
+    rows, columns = _blur(psf, wavelengths, pixel, size, places, angle, scales)
     between = [
         make_interp_spline(place, np.eye(len(place)), k=1)(np.arange(n))
         for place, n in zip(places, size, strict=True)
@@ -183,6 +217,7 @@ def lay_out(spaxels, signal, wavelengths, psf=None, *, angle: float = 0.0) -> Sc
         between_y=between[0],
         between_x=between[1],
         mean=mean,
+        scales=np.array(scales),
     )
 
 
@@ -198,7 +233,7 @@ def half_light(spaxels, signal) -> float:
     return float(radius[order][np.searchsorted(np.cumsum(weight[order]), 0.5)])
 
 
-def _blur(psf, wavelengths, pixel, size, places, angle):
+def _blur(psf, wavelengths, pixel, size, places, angle, scales):
     """Find what reaches rows and columns of the map from those of the cells.
 
     Light between cells is interpolated by cubic splines.
@@ -206,12 +241,12 @@ def _blur(psf, wavelengths, pixel, size, places, angle):
     fine = [np.arange(place[0], place[-1] + 1) for place in places]
     whole = tuple(map(len, fine))
     if psf is None:
-        pair = [np.broadcast_to(np.eye(n), (len(wavelengths), 1, n, n)) for n in whole]
+        one = [np.broadcast_to(np.eye(n), (len(wavelengths), 1, n, n)) for n in whole]
+        pair = one[0], one[1][:, None]
     else:
-        blur = blur_for(psf, wavelengths, pixel, whole, angle)
-        pair = blur.rows, blur.columns
+        pair = tabulate(psf, wavelengths, pixel, whole, angle, scales)
     return [
-        matrices[:, :, -grid[0] : n - grid[0]] @ _spline(place)(grid)
+        matrices[..., -grid[0] : n - grid[0], :] @ _spline(place)(grid)
         for matrices, grid, n, place in zip(pair, fine, size, places, strict=True)
     ]
 

@@ -12,13 +12,21 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
-from metalgrad.priors import load_kind
+from metalgrad.priors import draw, load_kind
 
 __all__ = ["Independent", "Smooth"]
+
+# Widths at which a PSF is tabulated; between them a polynomial is good to 1e-3.
+SCALES = (0.75, 0.87, 1.0, 1.15, 1.33)
 
 
 class Texture(ABC):
     """Departures from a galaxy's mean, of unit variance, over the places of light."""
+
+    @property
+    def psf_scales(self) -> tuple[float, ...]:
+        """Widths of the PSF, over that given, that its scene is laid out with."""
+        return (1.0,)
 
     @abstractmethod
     def sample(self, data):
@@ -120,15 +128,28 @@ class Smooth(Texture):
     length : Distribution
         Prior of the length of the Matérn-3/2 correlation [kpc].  Of short structure
         only what is coarser than the PSF is drawn, of long what fits into the data.
+    psf_scale : Distribution
+        Prior of the PSF's width over the one that a fit is given.  A single number by
+        default, 1: to let it free doubles the cost of the blur.
     """
 
     length: Distribution = dist.LogNormal(-0.4, 0.5)
+    psf_scale: Distribution = dist.Delta(1.0)
+
+    @property
+    def psf_scales(self):
+        """Those about which the prior lets it be."""
+        is_fixed = isinstance(self.psf_scale, dist.Delta) and self.psf_scale.v == 1
+        return super().psf_scales if is_fixed else SCALES
 
     def sample(self, data):
         """Draw the length; every spaxel for itself where the data have no scene."""
         if data.scene is None:
             return Spaxelwise(data.position)
-        return Waves(data.scene, numpyro.sample("length", self.length))
+        length, scale = numpyro.sample("length", self.length), 1.0
+        if len(data.scene.scales) > 1:
+            scale = draw("psf_scale", self.psf_scale)
+        return Waves(data.scene, length, scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +158,7 @@ class Waves(Canvas):
 
     scene: object
     length: Float[Array, ""]
+    psf_scale: Float[Array, ""] | float = 1.0
     smooth: ClassVar[bool] = True
 
     @property
@@ -161,7 +183,7 @@ class Waves(Canvas):
 
     def see(self, flux):
         """Blur what is emitted."""
-        return self.scene.see(flux)
+        return self.scene.see(flux, self.psf_scale)
 
     def at_spaxels(self, values):
         """Interpolate between cells."""
