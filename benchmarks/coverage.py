@@ -17,7 +17,7 @@ lopsided
     the same, light elongated (0.5) and its peak 0.1" from the gradient's centre.
 
 Finished mocks are kept in ``benchmarks/results/coverage_KIND.jsonl`` and not fitted
-again.
+again; in ``coverage_starless.jsonl`` those of ``independent`` before mocks had stars.
 """
 
 import sys

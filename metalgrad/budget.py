@@ -101,7 +101,7 @@ def tell(table) -> str:
     names = {"shared": "calibration", "local": "calibration within"}
     said = []
     for row in table:
-        parts = [f"{names.get(c, c)} {row[c]:.0%}" for c in ("noise", *CAUSES)]
+        parts = [f"{names.get(c, c)} {max(row[c], 0):.0%}" for c in ("noise", *CAUSES)]
         said.append(f"{row['name']:<8} {', '.join(parts)}")
     return "\n".join(said)
 
