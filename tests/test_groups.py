@@ -13,6 +13,7 @@ import metalgrad as mg
 from metalgrad import groups
 from metalgrad.likelihood import from_line_maps
 from metalgrad.observation import LineData
+from metalgrad.textures import Independent
 
 pytestmark = pytest.mark.filterwarnings(  # the chains are short
     "ignore::metalgrad.checks.ConvergenceWarning"
@@ -27,6 +28,7 @@ class Toy:
     """Spaxels of one line along a line; with their own scatter, or with waves."""
 
     name = "toy"
+    texture = Independent()
 
     def __init__(self, kind):
         self.kind = kind
