@@ -272,6 +272,7 @@ def pull(seed):
     return pulls
 
 
+@pytest.mark.slow
 def test_the_mean_of_a_field_is_covered():
     tempered, bare = np.array([pull(seed) for seed in range(200)]).T
     # the sd of 200 normal numbers is known to 5 %
