@@ -16,7 +16,8 @@ from metalgrad.priors import draw, load_kind
 
 __all__ = ["Independent", "Smooth"]
 
-# Widths at which a PSF is tabulated; between them a polynomial is good to 1e-3.
+# Widths at which a PSF is tabulated; between them a polynomial is good to 3e-3 of the
+# flux of a point source (5e-3 for images).
 SCALES = (0.75, 0.87, 1.0, 1.15, 1.33)
 
 

@@ -57,7 +57,7 @@ def spaxels(rows=9, columns=11):
 
 
 @pytest.mark.parametrize("name", PSFS)
-@pytest.mark.parametrize("scale", [0.8, 1.07, 1.25])
+@pytest.mark.parametrize("scale", [0.8, 1.0, 1.07, 1.25])
 def test_between_widths_is_the_psf_of_that_width(name, scale):
     """A point source, blurred by a PSF that was made of that width."""
     psf, angle = PSFS[name]
