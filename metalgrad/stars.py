@@ -96,7 +96,7 @@ def _rates(rng, count):
 
 
 def observe(light, wavelength, edges, redshift, lsf: LSF, scale):
-    """Blur spectra by the LSF and average them over bins.
+    """Blur spectra by the LSF and average them over bins; flat beyond their ends.
 
     Parameters
     ----------
@@ -119,11 +119,10 @@ def observe(light, wavelength, edges, redshift, lsf: LSF, scale):
     # Where the LSF is narrower than the nodes are apart, one must reach the next.
     sigma = np.hypot(lsf.sigma(observed, scale), step / 2)
     reached = profile(edges, observed, sigma)
-    total = reached.sum(axis=0)
-    ends = edges[1:] < observed[0], edges[:-1] > observed[-1]
-    reached[0, ends[0]], reached[-1, ends[1]] = 1.0, 1.0
-    total = np.where(ends[0] | ends[1], 1.0, total)
-    return light @ (reached / total)
+    for node, beyond in ((0, edges[1:] < observed[0]), (-1, edges[:-1] > observed[-1])):
+        reached[:, beyond] = 0.0
+        reached[node, beyond] = 1.0
+    return light @ (reached / reached.sum(axis=0))
 
 
 def illuminate(windows, redshift: float, lsf: LSF, scale: float) -> list[Light]:

@@ -108,6 +108,18 @@ def test_a_narrow_lsf_leaves_no_comb():
     assert_allclose(found, 1.0, rtol=1e-12)
 
 
+@pytest.mark.parametrize("redshift", [4.2, 6.361, 7.879, 9.1])
+def test_a_weighted_mean_never_leaves_its_terms(redshift):
+    """Also across the table's ends, where bins see part of the light or none."""
+    wavelength, light = stars.members()
+    edges = np.linspace(0.6, 5.3, 941)
+    seen = stars.observe(light[:5], wavelength, edges, redshift, prism(), 1.0)
+    assert np.all(seen >= light[:5].min(axis=1, keepdims=True) * (1 - 1e-9))
+    assert np.all(seen <= light[:5].max(axis=1, keepdims=True) * (1 + 1e-9))
+    beyond = edges[1:] < wavelength[0] * (1 + redshift)
+    assert_allclose(seen[:, beyond], light[:5, :1] * np.ones((1, beyond.sum())))
+
+
 def test_stars_absorb_as_they_do_in_the_literature():
     """Hβ of 3 to 10 Å: Bruzual & Charlot (2003) from some Myr to a Gyr."""
     wavelength, light = stars.members()
