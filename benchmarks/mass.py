@@ -87,7 +87,7 @@ def recover(pipes, name, seed, folder):
         "true": round(float(true), 4),
         "found": [round(float(x), 4) for x in (middle, high - middle, low - middle)],
         "offset": round(float(middle - true), 4),
-        "calls": found.attrs["calls"],
+        "calls": int(found.attrs["calls"]),
         "seconds": round(time.perf_counter() - begun),
     }
 
