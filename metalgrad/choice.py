@@ -1,5 +1,9 @@
 """Which ratios the lines of the data can form, one new line each."""
 
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
 from metalgrad import lines
 from metalgrad.calibrations import Calibration
 
@@ -74,3 +78,18 @@ def _refuse(calibration, names, wanted):
         f"{calibration.name} can be formed ({needs}); check the redshift or choose "
         "another calibration"
     )
+
+
+def tell_ratios(ratios: tuple[str, ...], data) -> Float[Array, " ratio"]:
+    """S/N squared of the fainter line of each ratio; 0 where data have none of them.
+
+    Parameters
+    ----------
+    ratios : tuple of str
+    data : LineLikelihood
+    """
+    told = []
+    for name in ratios:
+        there = [data.lines.index(n) for n in lines.ratio(name).lines & {*data.lines}]
+        told.append(jnp.min(data.told[np.array(there)]) if there else 0.0)
+    return jnp.array(told)

@@ -12,6 +12,7 @@ import numpy as np
 from numpyro import handlers
 
 from metalgrad.hierarchy import SIGNED, Hierarchy
+from metalgrad.priors import DECENTERED
 
 
 def split_density(hierarchy: Hierarchy, arrays, outcome: dict) -> dict:
@@ -33,6 +34,9 @@ def split_density(hierarchy: Hierarchy, arrays, outcome: dict) -> dict:
 def log_priors(hierarchy: Hierarchy, arrays, sites: dict) -> dict[str, np.ndarray]:
     """Log prior density of each of the galaxy's sites, at every draw.
 
+    Of what is drawn more or less standardised there is none: its law follows from other
+    sites, and is no prior to choose.
+
     Parameters
     ----------
     hierarchy : Hierarchy
@@ -47,7 +51,9 @@ def log_priors(hierarchy: Hierarchy, arrays, sites: dict) -> dict[str, np.ndarra
         Of each number of a site; of an amplitude with a free sign, folded at 0.
     """
     draws = {
-        name: jnp.asarray(sites[name.removesuffix(SIGNED)]) for name in hierarchy.galaxy
+        name: jnp.asarray(sites[name.removesuffix(SIGNED)])
+        for name in hierarchy.galaxy
+        if not name.endswith(DECENTERED)
     }
     shape = next(iter(draws.values())).shape[:2]
     flat = {name: v.reshape(-1, *v.shape[2:]) for name, v in draws.items()}

@@ -19,6 +19,7 @@ from numpyro import handlers
 from numpyro.distributions import Normal
 from scipy.stats import norm
 
+from metalgrad.priors import DECENTERED
 from metalgrad.supports import is_straight, refuse_fixed, unconstrain
 
 SIGNED = "_signed"  # ends the name of an amplitude whose sign is free
@@ -66,8 +67,8 @@ class Hierarchy:
 
     @property
     def galaxy_names(self) -> list[str]:
-        """Names of the galaxy's sites as the record has them, amplitudes unsigned."""
-        return [name.removesuffix(SIGNED) for name in self.galaxy]
+        """Names of the galaxy's sites as the record has them: what they stand for."""
+        return [n.removesuffix(SIGNED).removesuffix(DECENTERED) for n in self.galaxy]
 
     @property
     def is_signed(self) -> np.ndarray:

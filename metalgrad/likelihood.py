@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from metalgrad.normal import decompose, forget, whiten
 
 MEASURED = ("root", "white", "misfit", "dof", "log_norm", "position")
-DERIVED = ("pivot", "typical")
+DERIVED = ("pivot", "typical", "told")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,8 @@ class LineLikelihood:
         and the next are found once, from the rest, and not in every gradient.
     typical : array, (line,), optional
         Log10 of each line's mean flux, or of its error where that is larger.
+    told : array, (line,), optional
+        S/N squared of each line's mean flux.
     inflation : float
         By how much neighbours that share noise have widened the variance of fluxes.
     scene : Scene, optional
@@ -67,6 +69,7 @@ class LineLikelihood:
     has_channels: bool = True
     pivot: Float[Array | np.ndarray, ""] | None = None
     typical: Float[Array | np.ndarray, " line"] | None = None
+    told: Float[Array | np.ndarray, " line"] | None = None
     inflation: float = 1.0
     scene: object = None
 
@@ -76,6 +79,8 @@ class LineLikelihood:
             object.__setattr__(self, "pivot", self._find_pivot())
         if self.typical is None:
             object.__setattr__(self, "typical", self._find_typical())
+        if self.told is None:
+            object.__setattr__(self, "told", find_told(self.root, self.white))
 
     def __len__(self) -> int:
         """Return the number of spaxels."""
@@ -210,6 +215,19 @@ class LineLikelihood:
         """Precision matrix of the fluxes, and its product with the best ones."""
         root, white = np.asarray(self.root, float), np.asarray(self.white, float)
         return self.precision(), np.einsum("srl,sr->sl", root, white)
+
+
+def find_told(root, white) -> Float[Array, " line"]:
+    """S/N squared of each line's mean flux.
+
+    Parameters
+    ----------
+    root, white : array
+        As of `LineLikelihood`.
+    """
+    information = jnp.sum(jnp.square(root), axis=(0, 1))
+    toward = jnp.einsum("srl,sr->l", root, white)
+    return toward**2 / jnp.where(information > 0, information, 1.0)
 
 
 def from_line_maps(maps) -> LineLikelihood:

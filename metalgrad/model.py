@@ -16,12 +16,12 @@ from numpyro.distributions import Distribution
 
 from metalgrad import cards, dust, fields, lines
 from metalgrad.calibrations import Calibration, load_calibration
-from metalgrad.choice import choose_ratios
+from metalgrad.choice import choose_ratios, tell_ratios
 from metalgrad.fields import load_field
 from metalgrad.geometry import radius
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.observation import LineData
-from metalgrad.priors import draw, parse_prior
+from metalgrad.priors import decenter, draw, parse_prior
 from metalgrad.textures import Smooth, Texture, load_texture
 
 RATIOS = ("R3", "R2", "O3O2", "Ne3O2", "S2")
@@ -99,7 +99,7 @@ class Model:
         """Sample one galaxy, conditioned on ``data`` (as `prepare` returns them)."""
         canvas, (ratios, free) = self.texture.sample(data), self.choose(data.lines)
         mean = self.field.sample(canvas.position, data.pivot)
-        metallicity, log_ratio = self.sample_departures(canvas, mean, ratios)
+        metallicity, log_ratio = self.sample_departures(canvas, mean, ratios, data)
         log_free = self.sample_free(canvas, free)
         tree = lines.grow_tree(ratios + free, lines.case_b()).select(data.lines)
         intrinsic = tree(jnp.concatenate([log_ratio, log_free], axis=-1))
@@ -113,7 +113,7 @@ class Model:
             seen = LineData(data, flux, noise_scale, clumpiness)
             numpyro.sample("data", seen, obs=data.white)
 
-    def sample_departures(self, canvas, mean, ratios):
+    def sample_departures(self, canvas, mean, ratios, data):
         """Draw metallicities about their mean, and ratios about their calibration.
 
         A calibration's dispersion was measured between galaxies: a share ``rho`` of
@@ -127,7 +127,7 @@ class Model:
         """
         scatter = fields.sample_amplitude("scatter", self.field.scatter)
         rho = 1.0 if len(canvas) == 1 else draw("rho", self.rho)
-        departure = self.sample_shared(rho, canvas, mean, ratios)
+        departure = self.sample_shared(rho, canvas, mean, ratios, data)
         is_shared = isinstance(rho, float) and rho == 1  # no latent that may come near
         about = mean[:, None] if is_shared else None  # or ratios are about it
         offset = canvas.draw("offset", amplitude=scatter, mean=about)
@@ -139,13 +139,12 @@ class Model:
             departure = departure + width * local
         return metallicity, log_ratio + dispersion * departure
 
-    def sample_shared(self, rho, canvas, mean, ratios) -> Float[Array, " ratio"]:
+    def sample_shared(self, rho, canvas, mean, ratios, data) -> Float[Array, " ratio"]:
         """Draw what all of the galaxy departs by from its calibrations.
 
-        Data tell its typical ratios well, and hardly which part of them is metallicity:
-        so those are drawn, about what the calibrations make of its mean metallicity. A
-        valley along which both move would bend where a calibration does.  Where waves
-        take part in every mean, that would tie all of them (three times the steps).
+        Data may tell its typical ratios well, and hardly which part is metallicity: so
+        those are drawn, as far as told, about what its mean metallicity's would be: a
+        valley of both bends.  That would tie all waves (three times the steps).
         """
         if isinstance(rho, float) and rho == 0:
             return jnp.zeros(len(ratios))
@@ -156,7 +155,8 @@ class Model:
             found = self.calibration.predict(ratios, jnp.mean(mean, keepdims=True))
             typical, dispersion = (values[0] for values in found)
             law = dist.Normal(typical, dispersion * jnp.sqrt(rho))
-            shared = (numpyro.sample("typical_ratio", law) - typical) / dispersion
+            told = (LN10 * dispersion) ** 2 * tell_ratios(ratios, data)
+            shared = (decenter("typical_ratio", law, told) - typical) / dispersion
             return numpyro.deterministic("shared_dispersion", shared)
 
     def sample_free(self, canvas, ratios) -> Float[Array, "cell free"]:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from numpyro import handlers
 
 from metalgrad.hierarchy import Hierarchy
-from metalgrad.likelihood import LineLikelihood
+from metalgrad.likelihood import LineLikelihood, find_told
 from metalgrad.observation import LineData
 
 LOG_LIKELIHOOD = "log_likelihood"  # of all data, given all latents
@@ -108,6 +108,7 @@ def _draw(hierarchy, arrays, key):
         data.with_arrays(arrays | drawn), seen.flux, seen.noise_scale, seen.clumpiness
     )
     names = (*hierarchy.galaxy_names, *hierarchy.derived)
+    drawn["told"] = find_told(data.root, drawn["white"])  # moves no prior
     sites = {name: trace[name]["value"] for name in names}
     sites[LOG_LIKELIHOOD] = jnp.sum(again.log_prob(drawn["white"]))
     return sites, drawn

@@ -18,10 +18,7 @@ SPREAD = 200  # draws of the prior, for its quantiles
 def prior_sd(hierarchy: Hierarchy, draws: int = 1000) -> dict[str, float]:
     """Prior standard deviation of each of the galaxy's sites."""
     values = _prior_values(hierarchy, jax.random.split(jax.random.key(0), draws))
-    signed = {name for name in hierarchy.galaxy if name.endswith(SIGNED)}
-    plain = {name: values[name] for name in hierarchy.galaxy if name not in signed}
-    folded = {name.removesuffix(SIGNED): np.abs(values[name]) for name in signed}
-    return {name: float(np.std(v)) for name, v in (plain | folded).items()}
+    return {name: float(np.std(v)) for name, v in values.items()}
 
 
 def prior_points(hierarchy: Hierarchy, key, count: int) -> Float[Array, "point galaxy"]:
@@ -62,6 +59,9 @@ def _prior_median(hierarchy, key):
 
 @partial(jax.jit, static_argnums=0)
 def _prior_values(hierarchy, keys):
-    nothing = jnp.zeros((1, hierarchy.sizes[1]))
-    theta = _prior_draws(hierarchy, keys)
-    return jax.vmap(lambda t: hierarchy.unpack(t, nothing)[0])(theta)
+    def one(key):
+        seeded = handlers.seed(hierarchy.model, key)
+        trace = handlers.trace(seeded).get_trace(hierarchy.data)
+        return {name: trace[name]["value"] for name in hierarchy.galaxy_names}
+
+    return jax.lax.map(one, keys)

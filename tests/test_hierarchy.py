@@ -278,6 +278,7 @@ def test_sites_are_every_latent_and_deterministic_one(hierarchy):
     expected = {*hierarchy.galaxy, *hierarchy.unit}
     expected |= {"central", "metallicity", "log_ratio", "ebv", "line_flux"}
     expected |= {"scatter", "reddening_scatter", "clumpiness", "shared_dispersion"}
+    expected |= {"typical_ratio"}
     # All that a spaxel departs by tells its amplitude, and its mean but for the one
     # that the others' means depend on.
     expected |= {f"{name}_amplitude" for name in hierarchy.unit}

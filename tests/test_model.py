@@ -61,6 +61,11 @@ def with_channels(data):
     )
 
 
+def untold(data):
+    """Say of data that they tell no ratio, so that shared departures are drawn."""
+    return dataclasses.replace(data, told=np.zeros(len(data.lines)))
+
+
 def trace(model, data, **values):
     seeded = handlers.seed(handlers.substitute(model, values), 0)
     return handlers.trace(seeded).get_trace(data.with_arrays(data.arrays))
@@ -86,6 +91,7 @@ def test_sites_and_their_shapes(name, channels):
         "rho": (),
         "shared_dispersion": (len(calibrated),),
         "typical_ratio": (len(calibrated),),
+        "typical_ratio_decentered": (len(calibrated),),
         "local": (SPAXELS, len(calibrated)),
         "offset": (SPAXELS,),
         "log_ratio": (SPAXELS, len(calibrated)),
@@ -109,6 +115,7 @@ def test_sites_and_their_shapes(name, channels):
         expected["noise_scale"] = (1,)
     if name == "gradient-rho0":
         del expected["shared_dispersion"], expected["typical_ratio"]
+        del expected["typical_ratio_decentered"]
     # Where all dispersion is the galaxy's a spaxel has only its metallicity to itself,
     # and else that is what the ratios' means depend on.
     if name == "gradient-rho1":
@@ -137,13 +144,13 @@ def test_ratios_depart_by_a_shared_and_a_local_part(calibration):
     given = dict.fromkeys(model.calibration.ratios, 0.1)
     known = model.calibration.with_dispersion(**given)
     model = dataclasses.replace(model, calibration=known)
-    data = model.prepare(some_tables())
+    data = untold(model.prepare(some_tables()))
     ratios, _ = model.choose(data.lines)
     rng, shape = np.random.default_rng(8), (SPAXELS, len(ratios))
     values = {
         "level": 8.1,
         "rho": 0.36,
-        "typical_ratio": jnp.asarray(rng.normal(size=len(ratios))),
+        "typical_ratio_decentered": jnp.asarray(rng.normal(size=len(ratios))),
         "local": jnp.asarray(rng.normal(size=shape)),
     }
     sites = trace(model, data, **values)
@@ -154,11 +161,12 @@ def test_ratios_depart_by_a_shared_and_a_local_part(calibration):
         return np.array(means, float), np.array(widths, float)
 
     mean, width = expect(np.array([8.1]))
-    shared = (values["typical_ratio"] - mean[:, 0]) / width[:, 0]
+    shared = 0.6 * values["typical_ratio_decentered"]
     np.testing.assert_allclose(sites["shared_dispersion"]["value"], shared)
-    law = sites["typical_ratio"]["fn"]
-    np.testing.assert_allclose(law.loc, mean[:, 0])
-    np.testing.assert_allclose(law.scale, 0.6 * width[:, 0])
+    typical = mean[:, 0] + width[:, 0] * shared
+    np.testing.assert_allclose(sites["typical_ratio"]["value"], typical)
+    law = sites["typical_ratio_decentered"]["fn"]
+    np.testing.assert_allclose([law.loc, law.scale], [0 * shared, 0 * shared + 1])
     mean, width = expect(np.asarray(sites["metallicity"]["value"]))
     expected = mean.T + width.T * (shared + 0.8 * np.asarray(values["local"]))
     np.testing.assert_allclose(sites["log_ratio"]["value"], expected)
@@ -167,7 +175,7 @@ def test_ratios_depart_by_a_shared_and_a_local_part(calibration):
 def test_fluxes_follow_from_the_sites():
     """The whole story, step by step, in NumPy."""
     model, names = load_model(), ("OII", "Hbeta", "OIII", "Halpha")
-    data = model.prepare(some_tables(names))
+    data = untold(model.prepare(some_tables(names)))
     pivot = float(data.pivot)
     metallicity = 7.9 - 0.1 * (np.arange(SPAXELS) - pivot)
 
@@ -178,13 +186,12 @@ def test_fluxes_follow_from_the_sites():
         powers = [-0.2850, -2.3009, -5.5321, -5.1141, -1.0751, 0.4326]
         return np.array([log_r3, np.polyval(powers, x)])
 
-    typical = calibrated(metallicity.mean())
     values = {
         "level": 7.9,
         "slope": -0.1,
         "scatter_signed": 0.0,
         "rho": 0.25,
-        "typical_ratio": typical + np.array([0.09 * 0.5, 0.11 * -1.0]),
+        "typical_ratio_decentered": np.array([0.5, -1.0]) / 0.5,
         "offset": jnp.full(SPAXELS, 0.3),
         "local": jnp.array([[0.5, 1.0]] * SPAXELS),
         "reddening": 0.2,

@@ -10,11 +10,12 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
+from scipy.stats import norm
 
 from metalgrad.hierarchy import split
 from metalgrad.likelihood import from_line_maps
 from metalgrad.model import load_model
-from metalgrad.priors import draw, parse_numbers, parse_prior
+from metalgrad.priors import decenter, draw, parse_numbers, parse_prior
 
 LINES = ("OII", "Hbeta", "OIII", "Halpha")
 COUNT = 6
@@ -85,7 +86,7 @@ def test_a_fixed_share_is_not_sampled(data, card, rho):
     model = load_model(card)
     hierarchy = split(model, model.prepare(data))
     free = split(load_model("gradient"), model.prepare(data))
-    gone = {"rho", "typical_ratio"} if rho == 0 else {"rho"}
+    gone = {"rho", "typical_ratio_decentered"} if rho == 0 else {"rho"}
     assert [*hierarchy.galaxy] == [name for name in free.galaxy if name not in gone]
     assert "rho" in hierarchy.derived
     arrays, point = hierarchy.data.arrays, [jnp.zeros(s) for s in hierarchy.sizes]
@@ -107,18 +108,17 @@ def test_a_fixed_share_is_the_limit_of_a_latent_one(data, rho):
         values["local"] = jnp.asarray(rng.normal(size=(COUNT, len(ratios))))
         found = trace(fixed, prepared, **values)
         assert "shared_dispersion" not in found
-        where = found["metallicity"]["value"].mean(keepdims=True)
-        typical = model.calibration.log_ratios(ratios, where)[0]
-        near = trace(model, prepared, **values, typical_ratio=typical, rho=1e-9)
+        near = trace(model, prepared, **values, rho=1e-18)
         for name in ("metallicity", "log_ratio"):
             expected = near[name]["value"]
             np.testing.assert_allclose(found[name]["value"], expected, atol=1e-6)
         return
-    values["typical_ratio"] = jnp.asarray(rng.normal(size=len(ratios)))
+    values["typical_ratio_decentered"] = jnp.asarray(rng.normal(size=len(ratios)))
     found = trace(fixed, prepared, **values)
     metallicity = found["metallicity"]["value"]
     where = metallicity.mean(keepdims=True)
-    shared = values["typical_ratio"] - model.calibration.log_ratios(ratios, where)[0]
+    typical = found["typical_ratio"]["value"]
+    shared = typical - model.calibration.log_ratios(ratios, where)[0]
     shared /= model.calibration.dispersions(ratios, where)[0]
     width = model.calibration.dispersions(ratios, metallicity)
     expected = model.calibration.log_ratios(ratios, metallicity) + width * shared
@@ -159,3 +159,23 @@ def test_a_fixed_site_in_a_plate_is_refused(data):
 
     with pytest.raises(ValueError, match="noise_scale is fixed at a number"):
         split(model, data)
+
+
+@pytest.mark.parametrize("told", [0.0, 0.3, 40.0, 1e9])
+def test_however_decentered_the_law_is_the_same(told):
+    """The density of the value, by the slope of the latent in it, is SciPy's."""
+    law = dist.Normal(-0.7, 0.03)
+    found = handlers.trace(handlers.seed(decenter, 4)).get_trace("x", law, told)
+    latent, value = found["x_decentered"], found["x"]["value"]
+
+    def place(drawn):
+        told_it = handlers.substitute(decenter, {"x_decentered": drawn})
+        return handlers.seed(told_it, 0)("x", law, told)
+
+    slope = jax.grad(place)(latent["value"])
+    density = latent["fn"].log_prob(latent["value"]) - jnp.log(slope)
+    np.testing.assert_allclose(density, norm(-0.7, 0.03).logpdf(value), rtol=1e-6)
+    if told == 0:
+        assert (latent["fn"].loc, latent["fn"].scale) == (0, 1)
+    if told > 1e6:
+        np.testing.assert_allclose(latent["value"], value, rtol=1e-4)
