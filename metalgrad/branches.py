@@ -10,7 +10,7 @@ either in proportion (`metalgrad.mixing`).
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ def sample(
     if len(outcomes) == 1 or not are_apart(run, outcomes):
         outcome = alternate(outcomes)
         return outcome, integrate(affines[0], outcome)[0], None
-    middles = find_middles(run, outcomes)
+    middles = find_middles(run, outcomes, affines)
     outcomes = [
         stay(one, _owner(run, middles, one["kept"]["theta"]) == number)
         for number, one in enumerate(outcomes)
@@ -93,17 +93,25 @@ def sample(
 def are_apart(run: Run, outcomes: list[dict]) -> bool:
     """Tell whether chains of different branches are so in level, by Ashman's D.
 
-    Of chains that go to and fro between two modes all groups are alike.
+    Chains that go to and fro between two modes are all alike.  One that has gone over
+    and stays there says nothing of the sort: two that are apart are enough.
+    """
+    return all(
+        max(max(map(distance, one.T, other.T)) for one, other in product(a, b)) > APART
+        for a, b in combinations(_levels(run, outcomes), 2)
+    )
+
+
+def find_middles(run: Run, outcomes: list[dict], affines) -> np.ndarray:
+    """Return the levels at which the chains of each branch begin, (branch, level).
+
+    Of the chain that begins nearest to its mode: another may have gone over.
     """
     levels = _levels(run, outcomes)
-    pairs = combinations(levels.reshape(len(levels), -1, levels.shape[-1]), 2)
-    return all(max(map(distance, a.T, b.T)) > APART for a, b in pairs)
-
-
-def find_middles(run: Run, outcomes: list[dict]) -> np.ndarray:
-    """Return the levels at which the chains of each branch begin, (branch, level)."""
-    levels = _levels(run, outcomes)
-    return np.median(levels[:, :, : max(1, levels.shape[2] // 4)], axis=(1, 2))
+    begun = np.median(levels[:, :, : max(1, levels.shape[2] // 4)], axis=2)
+    modes = [np.asarray(one["theta"])[run.hierarchy.is_level] for one in affines]
+    away = np.linalg.norm(begun - np.array(modes)[:, None], axis=-1)
+    return np.take_along_axis(begun, away.argmin(axis=1)[:, None, None], axis=1)[:, 0]
 
 
 def _owner(run, middles, theta):

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 
 import metalgrad as mg
-from metalgrad import lines, mixing
+from metalgrad import branches, lines, mixing
+from metalgrad.chains import Run
 from metalgrad.dust import calzetti
 
 LINES, PRIOR = ("Hbeta", "OIII"), norm(8.0, 0.5)
@@ -64,6 +66,32 @@ def test_a_lone_ratio_leaves_two_solutions_of_the_right_weight(metallicity, seed
     assert bound < 0.1
     assert_allclose(np.mean(branch == high), told[high]["weight"], atol=0.01)
     assert min(abs(one - metallicity) for one in middles) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([[7.3, 7.3], [8.4, 8.4]], True),
+        ([[7.3, 8.4], [8.4, 8.4]], True),  # one of them has gone over
+        ([[8.4, 8.4], [8.4, 8.4]], False),  # and here both
+        ([[None, None], [None, None]], False),  # to and fro
+    ],
+)
+def test_branches_are_apart_where_any_two_chains_are(places, expected):
+    rng = np.random.default_rng(2)
+    levels = [
+        [np.where(rng.random(200) < 0.5, 7.3, 8.4) if one is None else one for one in p]
+        for p in places
+    ]
+    levels = [[0.1 * rng.normal(size=200) + one for one in pair] for pair in levels]
+    outcomes = [{"kept": {"theta": np.array(pair)[..., None]}} for pair in levels]
+    run = object.__new__(Run)  # of which only one thing is asked
+    run.hierarchy = SimpleNamespace(is_level=np.array([True]))
+    assert branches.are_apart(run, outcomes) == expected
+    if expected:
+        affines = [{"theta": np.array([level])} for level in (7.35, 8.35)]
+        middles = branches.find_middles(run, outcomes, affines)
+        assert_allclose(middles, [[7.3], [8.4]], atol=0.1)
 
 
 def test_places_are_dealt_by_weight_and_evenly():
