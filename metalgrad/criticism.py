@@ -22,7 +22,7 @@ from metalgrad.record import TOTAL
 
 SENSITIVE = 0.05  # 2024S&C....34...57K, section 4
 # The calibration's law, given rho: no prior to choose.
-GIVEN = {"shared_dispersion"}
+GIVEN = {"shared_dispersion", "typical_ratio"}
 
 
 def chi2_map(posterior: DataTree) -> Dataset:

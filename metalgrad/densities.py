@@ -34,9 +34,6 @@ def split_density(hierarchy: Hierarchy, arrays, outcome: dict) -> dict:
 def log_priors(hierarchy: Hierarchy, arrays, sites: dict) -> dict[str, np.ndarray]:
     """Log prior density of each of the galaxy's sites, at every draw.
 
-    Of what is drawn more or less standardised there is none: its law follows from other
-    sites, and is no prior to choose.
-
     Parameters
     ----------
     hierarchy : Hierarchy
@@ -51,9 +48,8 @@ def log_priors(hierarchy: Hierarchy, arrays, sites: dict) -> dict[str, np.ndarra
         Of each number of a site; of an amplitude with a free sign, folded at 0.
     """
     draws = {
-        name: jnp.asarray(sites[name.removesuffix(SIGNED)])
-        for name in hierarchy.galaxy
-        if not name.endswith(DECENTERED)
+        name: jnp.asarray(sites[recorded])
+        for name, recorded in zip(hierarchy.galaxy, hierarchy.galaxy_names, strict=True)
     }
     shape = next(iter(draws.values())).shape[:2]
     flat = {name: v.reshape(-1, *v.shape[2:]) for name, v in draws.items()}
@@ -62,7 +58,8 @@ def log_priors(hierarchy: Hierarchy, arrays, sites: dict) -> dict[str, np.ndarra
         for name, values in _log_priors(hierarchy, arrays, flat).items()
     }
     folded = {name: np.log(2) if name.endswith(SIGNED) else 0.0 for name in found}
-    return {n.removesuffix(SIGNED): v + folded[n] for n, v in found.items()}
+    pairs = zip(hierarchy.galaxy, hierarchy.galaxy_names, strict=True)
+    return {recorded: found[name] + folded[name] for name, recorded in pairs}
 
 
 @partial(jax.jit, static_argnums=0)
@@ -72,10 +69,10 @@ def _log_priors(hierarchy, arrays, draws):
     def one(values):
         # Priors of the galaxy do not look at departures: any will do.
         seeded = handlers.seed(hierarchy.model, jax.random.key(0))
-        trace = handlers.trace(handlers.substitute(seeded, values)).get_trace(data)
-        return {
-            name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in values
-        }
+        own = {n: v for n, v in values.items() if not n.endswith(DECENTERED)}
+        trace = handlers.trace(handlers.substitute(seeded, own)).get_trace(data)
+        laws = {n: trace[n]["infer"].get("law", trace[n]["fn"]) for n in values}
+        return {name: law.log_prob(values[name]) for name, law in laws.items()}
 
     return jax.lax.map(one, draws)
 

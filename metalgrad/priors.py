@@ -63,12 +63,17 @@ def decenter(name: str, law: dist.Normal, told):
     ----------
     name : str
     law : Normal
-    told : array
+    told : array, of the shape of ``law``
         Precision of the data, over about that of ``law``.
+
+    Returns
+    -------
+    array, of the shape of ``law``
     """
     centered = told / (1 + told)
     own = dist.Normal(centered * law.loc, law.scale**centered)
-    drawn = numpyro.sample(f"{name}{DECENTERED}", own)
+    infer = {"law": law}  # the value's own density is found by it
+    drawn = numpyro.sample(f"{name}{DECENTERED}", own, infer=infer)
     departure = law.scale ** (1 - centered) * (drawn - centered * law.loc)
     return numpyro.deterministic(name, law.loc + departure)
 

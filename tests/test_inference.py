@@ -144,6 +144,18 @@ def test_log_priors_are_those_of_the_card(posterior, name):
     )
 
 
+def test_log_priors_are_conditional_on_what_they_depend(posterior, model):
+    shared, rho = (posterior["posterior"][n] for n in ("shared_dispersion", "rho"))
+    width = [model.calibration[str(r)].dispersion for r in shared["ratio"].values]
+    expected = stats.norm(0, np.sqrt(rho.values[..., None])).logpdf(shared)
+    np.testing.assert_allclose(
+        posterior["log_prior"]["typical_ratio"],
+        expected - np.log(width),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
 def test_total_log_likelihood_is_that_of_all_fluxes(posterior, maps):
     drawn = posterior["posterior_predictive"]["model_flux"].astype(float)
     own = [maps.lines.index(name) for name in drawn["line"].values]

@@ -167,6 +167,9 @@ def test_ratios_depart_by_a_shared_and_a_local_part(calibration):
     np.testing.assert_allclose(sites["typical_ratio"]["value"], typical)
     law = sites["typical_ratio_decentered"]["fn"]
     np.testing.assert_allclose([law.loc, law.scale], [0 * shared, 0 * shared + 1])
+    law = sites["typical_ratio_decentered"]["infer"]["law"]
+    np.testing.assert_allclose(law.loc, mean[:, 0])
+    np.testing.assert_allclose(law.scale, 0.6 * width[:, 0])
     mean, width = expect(np.asarray(sites["metallicity"]["value"]))
     expected = mean.T + width.T * (shared + 0.8 * np.asarray(values["local"]))
     np.testing.assert_allclose(sites["log_ratio"]["value"], expected)

@@ -108,7 +108,9 @@ def test_a_fixed_share_is_the_limit_of_a_latent_one(data, rho):
         values["local"] = jnp.asarray(rng.normal(size=(COUNT, len(ratios))))
         found = trace(fixed, prepared, **values)
         assert "shared_dispersion" not in found
-        near = trace(model, prepared, **values, rho=1e-18)
+        untold = dataclasses.replace(prepared, told=np.zeros(len(prepared.lines)))
+        values["typical_ratio_decentered"] = jnp.zeros(len(ratios))
+        near = trace(model, untold, **values, rho=1e-9)
         for name in ("metallicity", "log_ratio"):
             expected = near[name]["value"]
             np.testing.assert_allclose(found[name]["value"], expected, atol=1e-6)
