@@ -90,6 +90,6 @@ def tell_ratios(ratios: tuple[str, ...], data) -> Float[Array, " ratio"]:
     """
     told = []
     for name in ratios:
-        there = [data.lines.index(n) for n in lines.ratio(name).lines & {*data.lines}]
-        told.append(jnp.min(data.told[np.array(there)]) if there else 0.0)
+        there = np.isin(data.lines, [*lines.ratio(name).lines])
+        told.append(jnp.min(data.told[there]) if there.any() else 0.0)
     return jnp.array(told)

@@ -214,7 +214,7 @@ def _solve(name, index, known):
     row = np.zeros_like(known[REFERENCE][0])
     constant = -np.log10(ratio(name).weights[0])
     row[index] = 1.0
-    for other in set(powers) - {line}:
+    for other in (name for name in powers if name != line):
         row = row - powers[other] * known[other][0]
         constant -= powers[other] * known[other][1]
     return line, (row / powers[line], constant / powers[line])
