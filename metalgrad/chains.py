@@ -2,7 +2,6 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from threading import Event
@@ -70,11 +69,7 @@ class Run:
         if not self.hierarchy.coupled:
             about = partial(curvature.expand_about, self.hierarchy, arrays)
             modes = curvature.find_branches(self.hierarchy, arrays, key)
-            found = [about(*mode) for mode in modes]
-            most = max(len(one.steady["data"]) for one in found)
-            return [
-                replace(one, steady=settled.widen(one.steady, most)) for one in found
-            ]
+            return [about(*mode) for mode in modes]
         key_guess, key_pilot = random.split(key)
         guesses = pilot.first_guess(self.hierarchy, arrays, key_guess)
         return [self._pilot(arrays, key_pilot, *guess) for guess in guesses]

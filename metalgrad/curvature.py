@@ -159,17 +159,16 @@ def _spaxel_map(hierarchy, arrays, coordinates, theta, still):
 
     slope = jax.grad(potential, argnums=1)
 
-    def along(unit):
-        step = jnp.broadcast_to(unit, still.shape)
-        return jax.jvp(partial(slope, theta), (still,), (step,))[1]
+    def bend(unit):
+        """How the slope changes along one latent of every spaxel, or of the galaxy."""
+        galaxy, latent = unit[: len(theta)], unit[len(theta) :]
+        step = galaxy, jnp.broadcast_to(latent, still.shape)
+        return jax.jvp(slope, (theta, still), step)[1]
 
-    def across(unit):
-        return jax.jvp(lambda t: slope(t, still), (theta,), (unit,))[1]
-
-    hessian = jax.lax.map(along, jnp.eye(still.shape[1])).transpose(1, 0, 2)
+    columns = jax.lax.map(bend, jnp.eye(len(theta) + still.shape[1]))
+    cross, hessian = jnp.split(jnp.moveaxis(columns, 0, -1), [len(theta)], axis=-1)
     value, axes = jnp.linalg.eigh((hessian + hessian.swapaxes(1, 2)) / 2)
     root = axes / jnp.sqrt(jnp.maximum(jnp.abs(value), LEAST))[:, None]
-    cross = jnp.moveaxis(jax.lax.map(across, jnp.eye(len(theta))), 0, -1)
     bridge = -root @ (root.swapaxes(1, 2) @ cross)
     return jnp.where(hierarchy.is_signed, 0.0, bridge), root
 

@@ -20,11 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metalgrad import small
 from metalgrad.collapse import spaxel_jacobian
 from metalgrad.hierarchy import Hierarchy
-from metalgrad.small import factor, log_volume, solve_lower, solve_upper
-
-MISSED = 0.05  # share of what is told that may be left out, for speed (ours)
 
 
 def place(hierarchy: Hierarchy, arrays, settled, theta, still):
@@ -46,46 +44,58 @@ def place(hierarchy: Hierarchy, arrays, settled, theta, still):
     log_volume : float
         Log of the volume of ``z`` over that of ``still``.
     """
-    lead = hierarchy.leading
-    mean, amplitude = hierarchy.locate(arrays, theta, jnp.zeros_like(still))
-    rows = settled["rows"] * amplitude.T  # (line, latent, spaxel)
-    others = rows if lead is None else rows.at[:, lead].set(0.0)
-    # Sums of products: with the batch last einsum would first turn every array.
-    lower = factor(jnp.sum(others[:, None] * others[None], axis=2))
-    volume = -log_volume(lower)
+    lead, origin = hierarchy.leading, jnp.zeros_like(still)
+    mean, amplitude = _locate(hierarchy, arrays, theta, origin)
+    slopes = [
+        [s * a for s, a in zip(r, amplitude, strict=True)] for r in _rows(settled)
+    ]
+    still = small.entries(still.T)
+    others = [k for k in range(len(still)) if k != lead]
+    rows = [[row[k] for k in others] for row in slopes]
+    lower = small.factor(rows)
+    volume = -small.log_volume(lower)
     if lead is not None:
-        first = (lower, rows[:, lead], _data(settled, mean), still[:, lead])
-        found, change = _place_leading(*first)
-        still, volume = still.at[:, lead].set(found), volume + change
-        alone = jnp.zeros_like(still).at[:, lead].set(found)  # no other sets a mean
-        mean, _ = hierarchy.locate(arrays, theta, alone)
-    known = solve_lower(lower, _data(settled, mean))
-    drawn = jnp.sum(others * still.T, axis=1)
-    shrunk = solve_lower(lower, drawn, shift=1.0)
-    told = [k - s for k, s in zip(known, shrunk, strict=True)]
-    told = jnp.stack(solve_upper(lower, told))
-    return still + jnp.sum(told[:, None] * others, axis=0).T, volume
+        first = [row[lead] for row in slopes], _tell(settled, mean), still[lead]
+        still[lead], change = _place_leading(lower, *first)
+        volume += change
+        alone = origin.at[:, lead].set(still[lead])  # no other sets a mean
+        mean, _ = _locate(hierarchy, arrays, theta, alone)
+    known = small.solve_lower(lower, _tell(settled, mean))
+    drawn = [small.once(small.dot(row, [still[k] for k in others])) for row in rows]
+    shrunk = small.solve_lower(lower, drawn, shift=1.0)
+    told = small.solve_upper(lower, [k - s for k, s in zip(known, shrunk, strict=True)])
+    for k in others:
+        still[k] = small.once(still[k] + small.dot(told, [row[k] for row in slopes]))
+    return jnp.stack(still, axis=1), jnp.sum(volume)
 
 
-def _data(settled, mean):
-    """Tell what the data say about departures from ``mean``, (line, spaxel)."""
-    return settled["data"] - jnp.sum(settled["rows"] * mean.T, axis=1)
+def _locate(hierarchy, arrays, theta, z):
+    """Mean and amplitude of each latent: vectors, as of `metalgrad.small`."""
+    found = hierarchy.locate(arrays, theta, z)
+    return tuple(small.entries(values.T) for values in found)
+
+
+def _rows(settled):
+    return [small.entries(row) for row in settled["rows"]]
+
+
+def _tell(settled, mean):
+    """Tell what the data say about departures from ``mean``: an entry for each row."""
+    rows = zip(_rows(settled), settled["data"], strict=True)
+    return [small.once(value - small.dot(row, mean)) for row, value in rows]
 
 
 def _place_leading(lower, row, data, still):
     """Place one latent, all others integrated out; with the log volume of it."""
-    along = jnp.stack(solve_lower(lower, row))
-    toward = jnp.sum(along * jnp.stack(solve_lower(lower, data)), axis=0)
-    precision = 1 + jnp.sum(along**2, axis=0)
-    found = toward / precision + still / jnp.sqrt(precision)
-    return found, -0.5 * jnp.sum(jnp.log(precision))
+    along, toward = (small.solve_lower(lower, vector) for vector in (row, data))
+    precision = small.once(1 + small.dot(along, along))
+    found = small.dot(along, toward) / precision + still / jnp.sqrt(precision)
+    return small.once(found), -0.5 * jnp.log(precision)
 
 
+@partial(jax.jit, static_argnums=0)
 def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
     """Choose coordinates by what the data tell about ``z``, the mode at ``theta``.
-
-    The cost grows with the square of how many directions are told, and of most spaxels
-    data tell few: the best of each are taken, as many as hold nearly all.
 
     Returns
     -------
@@ -94,38 +104,9 @@ def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
         residuals in the sums; ``data`` (told, spaxel), what the sums would be, were
         they linear.  A latent whose amplitude is not told, or is 0, is left as it is.
     """
-    told, size = _find(hierarchy, arrays, theta, z)
-    count = count_told(np.asarray(size))
-    return {name: values[:count] for name, values in told.items()}
-
-
-def count_told(size) -> int:
-    """Count the directions that hold nearly all of what the data tell.
-
-    Parameters
-    ----------
-    size : array, (spaxel, direction)
-        Slopes of whitened residuals in normals, the steepest first: of a direction
-        information is half the logarithm of one more than the square.
-    """
-    held = np.cumsum(np.log1p(np.square(size)).sum(axis=0))
-    return 1 + int(np.argmax(held >= (1 - MISSED) * held[-1]))
-
-
-def widen(settled, count: int) -> dict:
-    """Add directions of which nothing is told, up to ``count``."""
-    more = count - len(settled["data"])
-    return {
-        name: jnp.pad(values, [(0, more)] + [(0, 0)] * (values.ndim - 1))
-        for name, values in settled.items()
-    }
-
-
-@partial(jax.jit, static_argnums=0)
-def _find(hierarchy, arrays, theta, z):
     residual, jacobian = spaxel_jacobian(hierarchy, arrays, theta, z)
     mean, amplitude = hierarchy.locate(arrays, theta, z)
-    best, size, _ = jnp.linalg.svd(jacobian, full_matrices=False)
+    best = jnp.linalg.svd(jacobian, full_matrices=False)[0]
     rows = jnp.where(
         amplitude[:, None] == 0,
         0.0,
@@ -135,11 +116,10 @@ def _find(hierarchy, arrays, theta, z):
     if hierarchy.leading is not None:  # the others' means hold what it does
         sums = sums.at[:, hierarchy.leading].set(0.0)
     data = jnp.einsum("srl,sl->sr", rows, sums) - residual
-    told = {
+    return {
         "rows": jnp.einsum("srt,srl->tls", best, rows),
         "data": jnp.einsum("srt,sr->ts", best, data),
     }
-    return told, size
 
 
 def blank(hierarchy: Hierarchy) -> dict:

@@ -1,8 +1,9 @@
 """Triangular algebra of many small matrices at once.
 
-A batched LAPACK call costs more for each 5 x 5 matrix than its arithmetic.  Written out
-over rows, every operation is one of whole vectors, which compilers fuse.  Matrices and
-vectors come with their rows first and the batch last.
+A batched LAPACK call costs more for each 5 x 5 matrix than its arithmetic, and so does
+a sum along an axis that short.  Written out over rows and columns, every operation is
+one of whole vectors, which compilers fuse: matrices are lists of rows, rows and vectors
+lists of entries, and each entry an array, (batch,).
 """
 
 import jax
@@ -10,57 +11,52 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def factor(gram: Float[Array, "row row batch"]) -> list[list]:
-    """Lower Cholesky factor of ``1 + gram``: rows of arrays, (batch,).
+def entries(vector: Float[Array, "entry batch"]) -> list:
+    """Take a vector apart, so that its gradient is put together once, not added up."""
+    return [once(one[0]) for one in jax.lax.split(vector, [1] * len(vector), axis=0)]
 
-    Parameters
-    ----------
-    gram : array, (row, row, batch)
-        Positive semi-definite.
-    """
-    size = len(gram)
-    lower = [[None] * size for _ in range(size)]
-    for column in range(size):
-        for row in range(column, size):
-            above = sum(lower[row][k] * lower[column][k] for k in range(column))
-            left = gram[row, column] - above
-            diagonal = row == column
-            lower[row][column] = (
-                jnp.sqrt(1 + left) if diagonal else left / lower[column][column]
-            )
-        _keep(lower, column)
+
+def dot(one, other):
+    """Scalar product of two vectors."""
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def factor(rows) -> list[list]:
+    """Lower Cholesky factor of ``1 + rows rowsᵀ``: rows that end at the diagonal."""
+    lower = []
+    for row in rows:
+        found = []
+        for other, above in zip(rows, lower, strict=False):
+            left = once(dot(row, other)) - dot(found, above[:-1])
+            found.append(once(left / above[-1]))
+        square = 1 + once(dot(row, row)) - dot(found, found)
+        lower.append([*found, once(jnp.sqrt(square))])
     return lower
 
 
-def _keep(lower, column):
-    """Have a column computed once; fused with what follows it would be many times."""
-    rows = range(column, len(lower))
-    kept = jax.lax.optimization_barrier([lower[row][column] for row in rows])
-    for row, value in zip(rows, kept, strict=True):
-        lower[row][column] = value
+def once(value):
+    """Have a value computed once, not again in each of the loops that use it."""
+    return jax.lax.optimization_barrier(value)
 
 
-def log_volume(lower) -> Float[Array, ""]:
-    """Sum of the logarithms of all diagonals."""
-    return sum(jnp.sum(jnp.log(row[k])) for k, row in enumerate(lower))
+def log_volume(lower) -> Float[Array, " batch"]:
+    """Sum of the logarithms of the diagonal."""
+    return sum(jnp.log(row[-1]) for row in lower)
 
 
 def solve_lower(lower, vector, shift: float = 0.0) -> list:
-    """Solve ``(lower + shift) x = vector``; a row at a time, (batch,) each."""
+    """Solve ``(lower + shift) x = vector``."""
     found = []
     for row, value in zip(lower, vector, strict=True):
-        rest = sum(row[k] * x for k, x in enumerate(found))
-        one = (value - rest) / (row[len(found)] + shift)
-        found.append(jax.lax.optimization_barrier(one))
+        rest = value - dot(row[:-1], found)
+        found.append(once(rest / (row[-1] + shift)))
     return found
 
 
 def solve_upper(lower, vector) -> list:
     """Solve with the transpose of ``lower``."""
-    size = len(lower)
-    found = [None] * size
-    for row in reversed(range(size)):
-        rest = sum(lower[k][row] * found[k] for k in range(row + 1, size))
-        one = (vector[row] - rest) / lower[row][row]
-        found[row] = jax.lax.optimization_barrier(one)
-    return found
+    found = []
+    for k in reversed(range(len(lower))):
+        column = [row[k] for row in reversed(lower[k + 1 :])]
+        found.append(once((vector[k] - dot(column, found)) / lower[k][k]))
+    return found[::-1]
