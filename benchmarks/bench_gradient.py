@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalgrad import bench_cases, settled
-from metalgrad.curvature import find_mode
 from metalgrad.hierarchy import split
+from metalgrad.modes import find_mode
 from metalgrad.starts import prior_points
 
 RESULTS = Path(__file__).parent / "results" / "gradient.json"
@@ -32,7 +32,8 @@ def prepare(count):
     case = bench_cases.table(count, seed=1)
     hierarchy, arrays = split(case.model, case.prepared), case.prepared.arrays
     key = jax.random.key(0)
-    theta, z, _ = find_mode(hierarchy, arrays, prior_points(hierarchy, key, 1)[0], key)
+    start = prior_points(hierarchy, key, 1)[0]
+    theta, z, _ = find_mode(hierarchy, arrays, start, key=key)
     return hierarchy, arrays, theta, z, settled.find(hierarchy, arrays, theta, z)
 
 

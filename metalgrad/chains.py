@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from metalgrad import curvature, pilot, settled, steady
 from metalgrad.checkpoint import UNSAVED
 from metalgrad.hierarchy import Hierarchy
+from metalgrad.modes import find_branches
 from metalgrad.record import MAPS
 
 CHUNK = 25  # iterations between two looks at the progress bar
@@ -68,7 +69,7 @@ class Run:
         """Find the coordinates in which to sample, those of the best branch first."""
         if not self.hierarchy.coupled:
             about = partial(curvature.expand_about, self.hierarchy, arrays)
-            modes = curvature.find_branches(self.hierarchy, arrays, key)
+            modes = find_branches(self.hierarchy, arrays, key)
             return [about(*mode) for mode in modes]
         key_guess, key_pilot = random.split(key)
         guesses = pilot.first_guess(self.hierarchy, arrays, key_guess)

@@ -16,6 +16,7 @@ from metalgrad.hierarchy import Hierarchy
 
 STEPS = np.array([1.0, 0.4, 0.1, 0.0])  # tried at each Newton iteration
 TRIALS = 64  # random starts for each spaxel
+STILL = 1e-6  # sd of the prior: a step that ends Newton's method, ours
 
 
 def spaxel_curvature(hierarchy: Hierarchy, arrays, theta, z):
@@ -91,9 +92,18 @@ def cross_curvature(hierarchy: Hierarchy, arrays, theta, z, direction):
 
 
 def relax(hierarchy: Hierarchy, arrays, theta, z, steps):
-    """Take ``steps`` Newton steps in every spaxel."""
-    step = partial(climb, hierarchy, arrays, theta)
-    return jax.lax.fori_loop(0, steps, lambda _, z: step(z), z)
+    """Take Newton steps in every spaxel until none moves, at most ``steps``."""
+
+    def is_moving(state):
+        count, moved, _ = state
+        return (count < steps) & (moved > STILL)
+
+    def move(state):
+        count, _, z = state
+        ahead = climb(hierarchy, arrays, theta, z)
+        return count + 1, jnp.max(jnp.abs(ahead - z)), ahead
+
+    return jax.lax.while_loop(is_moving, move, (0, jnp.inf, z))[2]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -111,7 +121,7 @@ def collapse(hierarchy: Hierarchy, arrays, theta, z, steps=4):
     z : array, (spaxel, latent)
         Where to start towards the spaxels' modes.
     steps : int
-        Newton steps towards them.
+        Newton steps towards them, at most.
 
     Returns
     -------

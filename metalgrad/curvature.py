@@ -1,4 +1,4 @@
-"""The mode of a hierarchical posterior and its curvature there.
+"""The curvature of a hierarchical posterior at a mode of it.
 
 The Hessian of a `Hierarchy` is an arrowhead: a dense corner for the galaxy, one small
 block per spaxel, and the bridge between them.  A handful of Hessian-vector products
@@ -12,19 +12,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 from jaxtyping import Array, Float
 
 from metalgrad import settled
-from metalgrad.collapse import collapse, scatter_start
+from metalgrad.collapse import collapse
 from metalgrad.hierarchy import Hierarchy
-from metalgrad.starts import prior_points
+from metalgrad.modes import find_branches
 
 LEAST = 1e-2  # curvature, where the prior's is 1
-NEARLY = 1.0  # nats per unit: the gradient of what is as good as a mode
-ROUNDS = 3  # of climbing: spaxels that change their branch may stop it midway
-NEAR = 0.1  # dex, ours: modes of closer levels are on one branch
-HOPELESS = 10.0  # nats under the best mode, ours
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,75 +70,6 @@ def unwhiten(arrays, eta, xi):
     return arrays["theta"] + step, centre + xi
 
 
-def find_mode(hierarchy: Hierarchy, arrays, theta, key, tolerance: float = 1e-2):
-    """Climb to a mode of the collapsed posterior by BFGS.
-
-    That is a mode in the standardised values of normals: what has a latent width of its
-    own would else be drawn to where that vanishes (`Hierarchy.peaks`).
-
-    Parameters
-    ----------
-    hierarchy : Hierarchy
-    arrays : dict
-    theta : array, (galaxy,)
-        Start.
-    key : jax.Array
-    tolerance : float
-        On the gradient [nats per unit].
-
-    Returns
-    -------
-    theta : array, (galaxy,)
-    z : array, (spaxel, latent)
-    potential : float
-        Collapsed, and standardised.
-    """
-    for each in jax.random.split(key, ROUNDS):
-        theta, z, potential, gradient = _climb(
-            hierarchy, arrays, theta, each, tolerance
-        )
-        if np.abs(gradient).max() < NEARLY:
-            break
-    return theta, z, potential if np.isfinite(potential) else np.inf
-
-
-def _climb(hierarchy, arrays, theta, key, tolerance):
-    """Climb once, from fresh latents; return the gradient at the end, too."""
-    latents = jax.jit(scatter_start, static_argnums=0)(hierarchy, arrays, theta, key)
-    latents = collapse(hierarchy, arrays, theta, latents, 10)[2]
-    lowest = np.inf
-
-    def look(theta, z, steps):
-        potential, gradient, z = collapse(hierarchy, arrays, theta, z, steps)
-        height, slope = _peaks(hierarchy, arrays, theta)
-        return float(potential + height), np.asarray(gradient + slope), z
-
-    def objective(point):
-        nonlocal latents, lowest
-        potential, gradient, z = look(jnp.asarray(point), latents, 4)
-        if not (np.isfinite(potential) and np.all(np.isfinite(gradient))):
-            return 1e10, np.zeros(len(point))
-        if potential < lowest:  # a wild trial is no place to start the next from
-            latents, lowest = z, potential
-        return potential, gradient
-
-    found = scipy.optimize.minimize(
-        objective,
-        np.asarray(theta),
-        jac=True,
-        method="BFGS",
-        options={"gtol": tolerance},
-    )
-    theta = jnp.asarray(found.x)
-    potential, gradient, z = look(theta, latents, 10)
-    return theta, z, potential, gradient
-
-
-@partial(jax.jit, static_argnums=0)
-def _peaks(hierarchy, arrays, theta):
-    return jax.value_and_grad(hierarchy.peaks, argnums=1)(arrays, theta)
-
-
 @partial(jax.jit, static_argnums=0)
 def _bend_of_peaks(hierarchy, arrays, theta):
     return jax.hessian(hierarchy.peaks, argnums=1)(arrays, theta)
@@ -178,61 +104,6 @@ def expand(hierarchy: Hierarchy, arrays, key, starts: int = 5) -> Expansion:
     return expand_about(
         hierarchy, arrays, *find_branches(hierarchy, arrays, key, starts)[0]
     )
-
-
-def find_branches(hierarchy: Hierarchy, arrays, key, starts: int = 5) -> list[tuple]:
-    """Find a mode of the collapsed posterior on each live branch, the best first.
-
-    Parameters
-    ----------
-    hierarchy : Hierarchy
-    arrays : dict
-        `LineLikelihood.arrays`.
-    key : jax.Array
-    starts : int
-        The prior's median and draws from the prior.
-
-    Returns
-    -------
-    list of (theta, z)
-
-    Raises
-    ------
-    ValueError
-        If no start led to a mode.
-    """
-    key_points, key_modes = jax.random.split(key)
-    points = prior_points(hierarchy, key_points, starts)
-    modes = [find_mode(hierarchy, arrays, theta, key_modes) for theta in points]
-    return [mode[:2] for mode in choose_live(hierarchy, modes)]
-
-
-def choose_live(hierarchy: Hierarchy, modes: list[tuple]) -> list[tuple]:
-    """Choose the modes that are not hopeless, the best on each branch, best first.
-
-    Parameters
-    ----------
-    hierarchy : Hierarchy
-    modes : list of (theta, ..., potential)
-
-    Raises
-    ------
-    ValueError
-        If none has a finite potential.
-    """
-    modes = [mode for mode in modes if np.isfinite(mode[-1])]
-    if not modes:
-        raise ValueError(
-            "no mode of the posterior was found from any start; check the data for "
-            "fluxes or errors that are many orders of magnitude off"
-        )
-    chosen, is_level = [], hierarchy.is_level
-    for mode in sorted(modes, key=lambda mode: mode[-1]):
-        near = [np.abs((mode[0] - other[0])[is_level]) < NEAR for other in chosen]
-        if chosen and (mode[-1] > chosen[0][-1] + HOPELESS or any(map(np.all, near))):
-            continue
-        chosen.append(mode)
-    return chosen
 
 
 def expand_about(hierarchy: Hierarchy, arrays, theta, z) -> Expansion:

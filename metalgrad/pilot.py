@@ -17,8 +17,9 @@ import numpy as np
 import scipy.optimize
 
 from metalgrad import steady
-from metalgrad.curvature import Expansion, choose_live
+from metalgrad.curvature import Expansion
 from metalgrad.hierarchy import Hierarchy
+from metalgrad.modes import choose_live
 from metalgrad.starts import prior_points
 
 TRUST = {"initial_trust_radius": 0.3, "max_trust_radius": 3.0, "maxiter": 100}

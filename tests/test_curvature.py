@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
-from metalgrad import curvature, settled
+from metalgrad import curvature, modes, settled
 from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.model import LineData
@@ -146,7 +146,7 @@ def test_several_starts_find_the_deeper_of_two_modes(data):
     found = curvature.expand(hierarchy, pair.arrays, jax.random.key(2), starts=6)
     np.testing.assert_allclose(found.theta, 2.0, atol=1e-2)
     one = jnp.array([-1.5])
-    stuck = curvature.find_mode(hierarchy, pair.arrays, one, jax.random.key(3))
+    stuck = modes.find_mode(hierarchy, pair.arrays, one, key=jax.random.key(3))
     np.testing.assert_allclose(stuck[0], -2.02, atol=1e-2)
 
 

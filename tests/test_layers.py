@@ -50,7 +50,7 @@ LAYERS = {
     "fields": {"fields", "hierarchy", "observation", "painted"},
     "steady": {"steady"},
     "model": {"model", "starts", "collapse", "foretell", "densities"},
-    "settled": {"settled"},
+    "settled": {"settled", "modes"},
     "measures": {"measures", "criteria", "solutions"},
     "convergence": {"convergence", "bridge"},
     "curvature": {"curvature", "record", "checks"},

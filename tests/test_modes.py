@@ -1,0 +1,88 @@
+"""A climb finds the way to the mode, however bright the spaxels are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metalgrad import LineMaps, load_model, modes
+from metalgrad.hierarchy import split
+from metalgrad.likelihood import from_line_maps
+from metalgrad.replicas import replicate
+from metalgrad.starts import prior_points
+
+LINES = {"OII": 0.3, "NeIII": 0.1, "Hbeta": 0.2, "OIII": 1.0, "Halpha": 0.6}
+SPAXELS = 40
+
+
+@pytest.fixture(autouse=True, scope="module")
+def double_precision():
+    with jax.enable_x64(new_val=True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def hierarchy():
+    """Of a disc whose spaxels are each on their own."""
+    rng = np.random.default_rng(3)
+    position = rng.normal(size=(SPAXELS, 2))
+    light = 30 * np.exp(-np.hypot(*position.T))
+    flux = np.outer(light, list(LINES.values()))
+    maps = LineMaps(tuple(LINES), flux, np.ones_like(flux), position, "kpc")
+    model = load_model("gradient-independent")
+    return split(model, model.prepare(from_line_maps(maps)))
+
+
+# A galaxy of the prior, and how much less its noise is than the table's: S/N of the
+# brightest spaxel 4e4, 4e5 and 4e7.
+BRIGHT = {"bright": (37, 1.0), "brighter": (37, 100.0), "absurd": (32, 1.0)}
+
+
+@pytest.mark.parametrize("galaxy", BRIGHT.values(), ids=BRIGHT)
+def test_every_start_comes_to_the_same_mode_of_bright_data(hierarchy, galaxy):
+    """χ² of a start is up to the square of the S/N; without a ladder none arrives."""
+    number, deeper = galaxy
+    arrays = hierarchy.data.arrays
+    arrays = arrays | {"root": deeper * jnp.asarray(arrays["root"])}
+    drawn = replicate(hierarchy, arrays, jax.random.key(number)).arrays
+    found = []
+    for key in jax.random.split(jax.random.key(1)):
+        points = prior_points(hierarchy, key, 3)
+        theta, _, potential = modes.descend(hierarchy, drawn, points, key)[0]
+        # An amplitude may come with either sign.
+        found.append((np.where(hierarchy.is_signed, np.abs(theta), theta), potential))
+    (one, height), (other, again) = found
+    np.testing.assert_allclose(one, other, atol=0.05)
+    assert abs(height - again) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("signal", "rungs"),
+    [(0.0, 1), (30.0, 1), (44.0, 1), (46.0, 2), (3e3, 3), (3e6, 6)],
+)
+def test_noise_is_taken_back_by_tens(signal, rungs):
+    white = np.array([[signal, 0.1 * signal], [-signal, 0.0]])
+    found = modes.ladder({"white": white})
+    assert len(found) == rungs
+    assert found[-1] == 1.0
+    assert np.all(np.divide(found[:-1], found[1:]) <= 15.0 + 1e-9)
+    if rungs > 1:
+        assert np.isclose(found[0] * modes.FAINT, signal)
+
+
+def test_what_is_hopeless_is_dropped_and_a_branch_has_one_mode(hierarchy):
+    level = np.flatnonzero(hierarchy.is_level)[0]
+
+    def mode(metallicity, potential):
+        theta = np.zeros(hierarchy.sizes[0])
+        theta[level] = metallicity
+        return theta, None, potential
+
+    given = [mode(8.0, 3.0), mode(8.05, 1.0), mode(7.3, 9.0), mode(7.9, 30.0)]
+    lost = mode(8.5, np.inf)
+    chosen = modes.choose_live(hierarchy, [*given, lost])
+    assert [m[-1] for m in chosen] == [1.0, 9.0]
+    more = modes.choose_live(hierarchy, [*given, lost], hopeless=50.0)
+    assert [m[-1] for m in more] == [1.0, 9.0, 30.0]
+    with pytest.raises(ValueError, match="no mode of the posterior"):
+        modes.choose_live(hierarchy, [lost])
