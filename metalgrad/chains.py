@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from threading import Event
@@ -70,7 +71,11 @@ class Run:
         if not self.hierarchy.coupled:
             about = partial(curvature.expand_about, self.hierarchy, arrays)
             modes = find_branches(self.hierarchy, arrays, key)
-            return [about(*mode) for mode in modes]
+            found = [about(*mode) for mode in modes]
+            most = max(len(one.steady["data"]) for one in found)
+            return [
+                replace(one, steady=settled.widen(one.steady, most)) for one in found
+            ]
         key_guess, key_pilot = random.split(key)
         guesses = pilot.first_guess(self.hierarchy, arrays, key_guess)
         return [self._pilot(arrays, key_pilot, *guess) for guess in guesses]

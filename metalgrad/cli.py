@@ -41,6 +41,7 @@ app.command()(classical)
 app.command("reduce")(reduce_target)
 app.command("sbc")(calibrate)
 app.command("sed")(weigh)
+WORTH_KEEPING = 0.1  # seconds of compilation, ours
 USAGE = typer.BadParameter.__base__  # of every wrong option; Typer has no name for it
 
 Kind = Literal["models", "calibrations", "targets"]
@@ -247,6 +248,7 @@ def _keep_compiled():
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "metalgrad"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
 
 
 def main():

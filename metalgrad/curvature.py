@@ -76,8 +76,10 @@ def _bend_of_peaks(hierarchy, arrays, theta):
 
 
 @partial(jax.jit, static_argnums=0)
-def _spaxel_map(hierarchy, arrays, coordinates, theta, still):
-    """How what is still moves with ``theta``, and the roots of its covariances."""
+def _spaxel_map(hierarchy, arrays, coordinates, theta, z):
+    """Find what is still, how it moves with ``theta``, and roots of its covariances."""
+    # What is not told is left where it is by `settled.place`.
+    still = jnp.where(hierarchy.locate(arrays, theta, z)[1] == 0, z, 0.0)
 
     def potential(theta, still):
         z, log_volume = settled.place(hierarchy, arrays, coordinates, theta, still)
@@ -96,7 +98,7 @@ def _spaxel_map(hierarchy, arrays, coordinates, theta, still):
     value, axes = jnp.linalg.eigh((hessian + hessian.swapaxes(1, 2)) / 2)
     root = axes / jnp.sqrt(jnp.maximum(jnp.abs(value), LEAST))[:, None]
     bridge = -root @ (root.swapaxes(1, 2) @ cross)
-    return jnp.where(hierarchy.is_signed, 0.0, bridge), root
+    return still, jnp.where(hierarchy.is_signed, 0.0, bridge), root
 
 
 def expand(hierarchy: Hierarchy, arrays, key, starts: int = 5) -> Expansion:
@@ -121,9 +123,7 @@ def expand_about(hierarchy: Hierarchy, arrays, theta, z) -> Expansion:
     value, axes = jnp.linalg.eigh(hessian)
     value = jnp.maximum(jnp.abs(value), LEAST)
     coordinates = settled.find(hierarchy, arrays, theta, z)
-    # What is not told is left where it is by `settled.place`.
-    still = jnp.where(hierarchy.locate(arrays, theta, z)[1] == 0, z, 0.0)
-    bridge, root = _spaxel_map(hierarchy, arrays, coordinates, theta, still)
+    still, bridge, root = _spaxel_map(hierarchy, arrays, coordinates, theta, z)
     potential = float(collapse(hierarchy, arrays, theta, z, 10)[0])
     volume = 0.5 * (len(theta) * np.log(2 * np.pi) - float(jnp.sum(jnp.log(value))))
     stretch = axes / jnp.sqrt(value)

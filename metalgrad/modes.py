@@ -6,6 +6,8 @@ climb begins with noise that is many times what it is, where the way is plain, a
 on from the modes found there as the noise is taken back.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -67,9 +69,22 @@ def descend(hierarchy: Hierarchy, arrays, points, key) -> list[tuple]:
     for noise in ladder(arrays):
         noisy = arrays | {name: arrays[name] / noise for name in ("root", "white")}
         climb = partial(find_mode, hierarchy, noisy, key=key)
-        found = [climb(theta, z=z) for theta, z, *_ in modes]
+        found = _each(lambda mode, climb=climb: climb(mode[0], z=mode[1]), modes)
         modes = choose_live(hierarchy, found, AFAR if noise > 1 else HOPELESS)
     return modes
+
+
+def _each(function, given):
+    """Apply a function, side by side once the first has compiled it."""
+    first, *rest = given
+    done = function(first)
+
+    def apart(one):
+        with jax.enable_x64(new_val=True):  # a thread begins with the default
+            return function(one)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [done, *pool.map(apart, rest)]
 
 
 def ladder(arrays) -> list[float]:

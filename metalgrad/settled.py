@@ -24,6 +24,8 @@ from metalgrad import small
 from metalgrad.collapse import spaxel_jacobian
 from metalgrad.hierarchy import Hierarchy
 
+MISSED = 0.05  # share of what is told that may be left out, for speed (ours)
+
 
 def place(hierarchy: Hierarchy, arrays, settled, theta, still):
     """Take ``still`` coordinates to latents.
@@ -93,9 +95,11 @@ def _place_leading(lower, row, data, still):
     return small.once(found), -0.5 * jnp.log(precision)
 
 
-@partial(jax.jit, static_argnums=0)
 def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
     """Choose coordinates by what the data tell about ``z``, the mode at ``theta``.
+
+    The cost grows with the square of how many directions are told, and of most spaxels
+    data tell few: the best of each are taken, as many as hold nearly all.
 
     Returns
     -------
@@ -104,9 +108,38 @@ def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
         residuals in the sums; ``data`` (told, spaxel), what the sums would be, were
         they linear.  A latent whose amplitude is not told, or is 0, is left as it is.
     """
+    told, size = _find(hierarchy, arrays, theta, z)
+    count = count_told(np.asarray(size))
+    return {name: values[:count] for name, values in told.items()}
+
+
+def count_told(size) -> int:
+    """Count the directions that hold nearly all of what the data tell.
+
+    Parameters
+    ----------
+    size : array, (spaxel, direction)
+        Slopes of whitened residuals in normals, the steepest first: of a direction
+        information is half the logarithm of one more than the square.
+    """
+    held = np.cumsum(np.log1p(np.square(size)).sum(axis=0))
+    return 1 + int(np.argmax(held >= (1 - MISSED) * held[-1]))
+
+
+def widen(settled, count: int) -> dict:
+    """Add directions of which nothing is told, up to ``count``."""
+    more = count - len(settled["data"])
+    return {
+        name: jnp.pad(values, [(0, more)] + [(0, 0)] * (values.ndim - 1))
+        for name, values in settled.items()
+    }
+
+
+@partial(jax.jit, static_argnums=0)
+def _find(hierarchy, arrays, theta, z):
     residual, jacobian = spaxel_jacobian(hierarchy, arrays, theta, z)
     mean, amplitude = hierarchy.locate(arrays, theta, z)
-    best = jnp.linalg.svd(jacobian, full_matrices=False)[0]
+    best, size, _ = jnp.linalg.svd(jacobian, full_matrices=False)
     rows = jnp.where(
         amplitude[:, None] == 0,
         0.0,
@@ -116,10 +149,11 @@ def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
     if hierarchy.leading is not None:  # the others' means hold what it does
         sums = sums.at[:, hierarchy.leading].set(0.0)
     data = jnp.einsum("srl,sl->sr", rows, sums) - residual
-    return {
+    told = {
         "rows": jnp.einsum("srt,srl->tls", best, rows),
         "data": jnp.einsum("srt,sr->ts", best, data),
     }
+    return told, size
 
 
 def blank(hierarchy: Hierarchy) -> dict:

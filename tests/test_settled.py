@@ -353,3 +353,25 @@ def test_the_volume_holds_for_a_curve(curved, signal):
     for theta in ((0.9, 0.4), (-1.5, 0.2), (0.0, 1.0), (1.0, 0.0)):
         _, roots, volume = look(curved, data.arrays, found, theta, still)
         assert_allclose(volume, np.linalg.slogdet(roots)[1].sum(), rtol=1e-7)
+
+
+def test_directions_that_hold_nearly_all_are_taken():
+    """Of 30 spaxels' first three directions, all told there is but for a hundredth."""
+    size = np.tile([10.0, 3.0, 1.0, 0.1, 0.0], (30, 1))
+    share = np.log1p(size[0] ** 2) / np.log1p(size[0] ** 2).sum()
+    assert share[3:].sum() < settled.MISSED < share[2]
+    assert settled.count_told(size) == 3
+    assert settled.count_told(size[:, :1]) == 1
+    assert settled.count_told(np.zeros((4, 3))) == 1  # of nothing, one will do
+
+
+def test_directions_of_nothing_change_nothing(hierarchy, data, coordinates):
+    wide = settled.widen(coordinates, len(coordinates["data"]) + 2)
+    still = jnp.asarray(RNG.normal(size=(SPAXELS, hierarchy.sizes[1])))
+    theta = jnp.array(THETA["wider"])
+    found, expected = (
+        settled.place(hierarchy, data.arrays, one, theta, still)
+        for one in (wide, coordinates)
+    )
+    assert_allclose(found[0], expected[0], rtol=1e-12)
+    assert_allclose(found[1], expected[1], rtol=1e-12)
