@@ -1,14 +1,11 @@
 """Fit a model: data of any kind in, the posterior as an ArviZ tree out."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import random
 from threadpoolctl import threadpool_limits
@@ -31,6 +28,7 @@ from metalgrad.scene import Scene, lay_out
 from metalgrad.solutions import tell_branches
 from metalgrad.spaxels import Spaxels
 from metalgrad.starts import prior_sd
+from metalgrad.threads import side_by_side
 
 NIRSPEC = nirspec()
 FORETOLD = 400  # draws, of all chains, at which all spaxels are foretold
@@ -215,11 +213,8 @@ def machine(model, shape: Shape, warmup: int, target_accept: float) -> "Run":
 
 
 @partial(jax.jit, static_argnums=0)
-def _integrate(hierarchy: Hierarchy, arrays, theta, z, noise):
-    def one(point):
-        return collapse.spaxel_evidence(hierarchy, arrays, *point, noise)
-
-    return jax.lax.map(one, (theta, z))
+def _integrate(hierarchy: Hierarchy, arrays, noise, theta, z):
+    return collapse.spaxel_evidence(hierarchy, arrays, theta, z, noise)
 
 
 def integrate_spaxels(hierarchy, arrays, affine, outcome, key):
@@ -235,20 +230,13 @@ def integrate_spaxels(hierarchy, arrays, affine, outcome, key):
         At every so many of the kept draws.
     """
     theta, z = outcome["kept"]["theta"], outcome["kept"]["z"]
+    stride = -(-theta[..., 0].size // FORETOLD) if hierarchy.coupled else 1
     if hierarchy.coupled:
-        stride = -(-theta[..., 0].size // FORETOLD)
-
-        def follow(*chain):
-            with jax.enable_x64(new_val=True):  # a thread begins with the default
-                look = partial(foretell, hierarchy, arrays, affine["steady"])
-                return np.stack([np.asarray(one) for one in map(look, *chain)])
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            some = theta[:, ::stride], z[:, ::stride]
-            return np.stack([*pool.map(follow, *some)]), stride
-    noise = collapse.heavy_noise(key, z.shape[2:])
-    parts = [
-        _integrate(hierarchy, arrays, jnp.asarray(t), jnp.asarray(latents), noise)
-        for t, latents in zip(theta, z, strict=True)
-    ]
-    return np.stack([np.asarray(part) for part in parts]), 1
+        look = partial(foretell, hierarchy, arrays, affine["steady"])
+    else:
+        noise = collapse.heavy_noise(key, z.shape[2:])
+        look = partial(_integrate, hierarchy, arrays, noise)
+    some = theta[:, ::stride], z[:, ::stride]
+    each = [draws.reshape(-1, *draws.shape[2:]) for draws in some]
+    found = np.stack([np.asarray(one) for one in side_by_side(look, *each)])
+    return found.reshape(*some[0].shape[:2], -1), stride

@@ -6,8 +6,7 @@ climb begins with noise that is many times what it is, where the way is plain, a
 on from the modes found there as the noise is taken back.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+import warnings
 from functools import partial
 
 import jax
@@ -18,6 +17,7 @@ import scipy.optimize
 from metalgrad.collapse import collapse, scatter_start
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.starts import prior_points
+from metalgrad.threads import side_by_side
 
 FAINT = 30.0  # S/N of a spaxel's best line from which any start finds its way (ours)
 RUNG = 10.0  # times less noise at each step (ours)
@@ -69,22 +69,12 @@ def descend(hierarchy: Hierarchy, arrays, points, key) -> list[tuple]:
     for noise in ladder(arrays):
         noisy = arrays | {name: arrays[name] / noise for name in ("root", "white")}
         climb = partial(find_mode, hierarchy, noisy, key=key)
-        found = _each(lambda mode, climb=climb: climb(mode[0], z=mode[1]), modes)
+        with warnings.catch_warnings():  # SciPy's own does not hold across threads
+            warnings.simplefilter("ignore", RuntimeWarning)
+            starts = zip(*(mode[:2] for mode in modes), strict=True)
+            found = side_by_side(climb, *starts)
         modes = choose_live(hierarchy, found, AFAR if noise > 1 else HOPELESS)
     return modes
-
-
-def _each(function, given):
-    """Apply a function, side by side once the first has compiled it."""
-    first, *rest = given
-    done = function(first)
-
-    def apart(one):
-        with jax.enable_x64(new_val=True):  # a thread begins with the default
-            return function(one)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [done, *pool.map(apart, rest)]
 
 
 def ladder(arrays) -> list[float]:
@@ -97,7 +87,7 @@ def ladder(arrays) -> list[float]:
     return [*rungs, 1.0]
 
 
-def find_mode(hierarchy: Hierarchy, arrays, theta, *, key, z=None, tolerance=1e-2):
+def find_mode(hierarchy: Hierarchy, arrays, theta, z=None, *, key, tolerance=1e-2):
     """Climb to a mode of the collapsed posterior by BFGS.
 
     That is a mode in the standardised values of normals: what has a latent width of its
@@ -109,9 +99,9 @@ def find_mode(hierarchy: Hierarchy, arrays, theta, *, key, z=None, tolerance=1e-
     arrays : dict
     theta : array, (galaxy,)
         Start.
-    key : jax.Array
     z : array, (spaxel, latent), optional
         Where the spaxels' modes are at ``theta``, if that is known.
+    key : jax.Array
     tolerance : float
         On the gradient [nats per unit].
 

@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up: a file imports strictly lower layers, never its own.
 LAYERS = {
     "cards": {"cards", "files", "ledger"},
-    "scaling": {"scaling"},
+    "scaling": {"scaling", "threads"},
     "algebra": {"normal", "projection", "small"},
     "physics": {
         "bins",
