@@ -7,8 +7,6 @@ galaxy's posterior about it, all departures integrated out; and draws are taken 
 either in proportion (`metalgrad.mixing`).
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import combinations, product
 
@@ -24,6 +22,7 @@ from metalgrad.convergence import APART
 from metalgrad.foretell import log_evidence
 from metalgrad.measures import distance
 from metalgrad.mixing import alternate, mix, stay
+from metalgrad.threads import side_by_side
 
 PROPOSED = 256  # draws with which a spaxel's latents are integrated out
 LOOKS = 400  # points at which a branch's density is looked at: draws, and proposals
@@ -206,16 +205,7 @@ def _looker(hierarchy, arrays, affine, key):
             _marginals(hierarchy, arrays, jnp.asarray(theta), jnp.asarray(z), noise)
         )
     look = partial(log_evidence, hierarchy, arrays, affine["steady"])
-
-    def one(theta, z):
-        with jax.enable_x64(new_val=True):  # a thread begins with the default
-            return float(look(theta, z))
-
-    def every(theta, z):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.array([*pool.map(one, theta, z)])
-
-    return every
+    return lambda theta, z: np.array(side_by_side(look, theta, z), dtype=float)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -20,14 +20,14 @@ from metalgrad.starts import prior_points
 from metalgrad.threads import side_by_side
 
 FAINT = 30.0  # S/N of a spaxel's best line from which any start finds its way (ours)
-RUNG = 10.0  # times less noise at each step (ours)
+RUNG = 3.0  # times less noise at each step, ours: with 10 some of S/N 1e8 go astray
 CLOSE = 1.5  # times the noise as it is: no step of its own (ours)
 NEARLY = 1.0  # nats per unit: the gradient of what is as good as a mode
 ROUNDS = 3  # of climbing: spaxels that change their branch may stop it midway
 NEAR = 0.1  # dex, ours: modes of closer levels are on one branch
 HOPELESS = 10.0  # nats under the best mode, ours
 AFAR = 50.0  # the same, of noisier data, in which priors weigh more (ours)
-FIRST, FURTHER = 10, 4  # Newton steps of spaxels at most, at the start and in a climb
+FIRST, FURTHER = 10, 4  # Newton steps at most, at the start and in a climb (ours)
 
 
 def find_branches(hierarchy: Hierarchy, arrays, key, starts: int = 5) -> list[tuple]:
@@ -144,7 +144,8 @@ def _climb(hierarchy, arrays, theta, latents, tolerance):
             latents, lowest = z, potential
         return potential, gradient
 
-    wall = 10 * abs(look(theta, latents, FURTHER)[0])  # higher than any start
+    start = look(theta, latents, FURTHER)[0]
+    wall = 10 * (abs(start) + 1)  # higher than where the climb begins
     found = scipy.optimize.minimize(
         objective,
         np.asarray(theta),

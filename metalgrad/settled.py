@@ -25,6 +25,7 @@ from metalgrad.collapse import spaxel_jacobian
 from metalgrad.hierarchy import Hierarchy
 
 MISSED = 0.05  # share of what is told that may be left out, for speed (ours)
+FELT = 1.0  # slope, in sd of the data over that of the prior, that may not (ours)
 
 
 def place(hierarchy: Hierarchy, arrays, settled, theta, still):
@@ -48,26 +49,25 @@ def place(hierarchy: Hierarchy, arrays, settled, theta, still):
     """
     lead, origin = hierarchy.leading, jnp.zeros_like(still)
     mean, amplitude = _locate(hierarchy, arrays, theta, origin)
-    slopes = [
-        [s * a for s, a in zip(r, amplitude, strict=True)] for r in _rows(settled)
-    ]
+    told = [[*row] for row in settled["rows"]], settled["data"]
+    slopes = [[s * a for s, a in zip(r, amplitude, strict=True)] for r in told[0]]
     still = small.entries(still.T)
     others = [k for k in range(len(still)) if k != lead]
     rows = [[row[k] for k in others] for row in slopes]
     lower = small.factor(rows)
     volume = -small.log_volume(lower)
     if lead is not None:
-        first = [row[lead] for row in slopes], _tell(settled, mean), still[lead]
+        first = [row[lead] for row in slopes], _depart(*told, mean), still[lead]
         still[lead], change = _place_leading(lower, *first)
         volume += change
         alone = origin.at[:, lead].set(still[lead])  # no other sets a mean
         mean, _ = _locate(hierarchy, arrays, theta, alone)
-    known = small.solve_lower(lower, _tell(settled, mean))
+    known = small.solve_lower(lower, _depart(*told, mean))
     drawn = [small.once(small.dot(row, [still[k] for k in others])) for row in rows]
     shrunk = small.solve_lower(lower, drawn, shift=1.0)
-    told = small.solve_upper(lower, [k - s for k, s in zip(known, shrunk, strict=True)])
+    pull = small.solve_upper(lower, [k - s for k, s in zip(known, shrunk, strict=True)])
     for k in others:
-        still[k] = small.once(still[k] + small.dot(told, [row[k] for row in slopes]))
+        still[k] = small.once(still[k] + small.dot(pull, [row[k] for row in slopes]))
     return jnp.stack(still, axis=1), jnp.sum(volume)
 
 
@@ -77,14 +77,10 @@ def _locate(hierarchy, arrays, theta, z):
     return tuple(small.entries(values.T) for values in found)
 
 
-def _rows(settled):
-    return [small.entries(row) for row in settled["rows"]]
-
-
-def _tell(settled, mean):
+def _depart(rows, data, mean):
     """Tell what the data say about departures from ``mean``: an entry for each row."""
-    rows = zip(_rows(settled), settled["data"], strict=True)
-    return [small.once(value - small.dot(row, mean)) for row, value in rows]
+    told = zip(rows, data, strict=True)
+    return [small.once(value - small.dot(row, mean)) for row, value in told]
 
 
 def _place_leading(lower, row, data, still):
@@ -99,7 +95,8 @@ def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
     """Choose coordinates by what the data tell about ``z``, the mode at ``theta``.
 
     The cost grows with the square of how many directions are told, and of most spaxels
-    data tell few: the best of each are taken, as many as hold nearly all.
+    data tell few: the best of each are taken, as many as hold nearly all, and as in any
+    spaxel outweigh the prior (a twentieth of what very bright ones tell is much).
 
     Returns
     -------
@@ -123,7 +120,8 @@ def count_told(size) -> int:
         information is half the logarithm of one more than the square.
     """
     held = np.cumsum(np.log1p(np.square(size)).sum(axis=0))
-    return 1 + int(np.argmax(held >= (1 - MISSED) * held[-1]))
+    nearly_all = 1 + int(np.argmax(held >= (1 - MISSED) * held[-1]))
+    return max(nearly_all, int(np.sum(size.max(axis=0) > FELT)))
 
 
 def widen(settled, count: int) -> dict:

@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import metalgrad
 from metalgrad import cards
 
@@ -45,7 +43,6 @@ def programs(seed):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="compares two processes")
 def test_no_program_hangs_on_the_order_of_a_set():
     """Python gives sets of names another order in each process."""
     both = [programs(seed) for seed in ("1", "2")]

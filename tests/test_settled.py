@@ -362,6 +362,9 @@ def test_directions_that_hold_nearly_all_are_taken():
     assert share[3:].sum() < settled.MISSED < share[2]
     assert settled.count_told(size) == 3
     assert settled.count_told(size[:, :1]) == 1
+    bright = size.copy()
+    bright[7, 2:4] = 5.0  # one spaxel is told more: a hundredth or two of all
+    assert settled.count_told(bright) == 4
     assert settled.count_told(np.zeros((4, 3))) == 1  # of nothing, one will do
 
 
