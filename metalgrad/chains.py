@@ -14,7 +14,7 @@ from jax import random
 from numpyro.infer.hmc import hmc
 from tqdm.auto import tqdm
 
-from metalgrad import curvature, pilot, settled, steady
+from metalgrad import curvature, pilot, resonance, settled, steady
 from metalgrad.checkpoint import UNSAVED
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.modes import find_branches
@@ -203,8 +203,10 @@ class Run:
 
     def _go_on(self, log, arrays, affine, start, end, stride):
         """Run a chunk of a chain; keep every latent only of some draws."""
-        count, drawn = end - start, {}
-        state, store = self.advance(log.state, arrays, affine, count)
+        count, drawn, state = end - start, {}, log.state
+        if start == self.warmup:
+            state = _lengthen(state)
+        state, store = self.advance(state, arrays, affine, count)
         if start >= self.warmup:
             chunk = jax.tree.map(lambda x: np.asarray(x[:count]), store)
             drawn = _thin(chunk, start - self.warmup, stride)
@@ -219,6 +221,13 @@ def _sphere(key, affine):
         name: 0.5 * random.normal(key, shape)
         for key, (name, shape) in zip(keys, shapes.items(), strict=True)
     }
+
+
+def _lengthen(state):
+    """Let a chain's step, adapted by now, be one whose trajectories see their turn."""
+    step = state.adapt_state.step_size
+    longer = jnp.full_like(step, resonance.leave(float(step)))
+    return state._replace(adapt_state=state.adapt_state._replace(step_size=longer))
 
 
 def _thin(chunk, done, stride):

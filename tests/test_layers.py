@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
     "cards": {"cards", "files", "ledger"},
     "scaling": {"scaling", "threads"},
-    "algebra": {"normal", "projection", "small"},
+    "algebra": {"normal", "projection", "resonance", "small"},
     "physics": {
         "bins",
         "recipes",
