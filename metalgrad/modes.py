@@ -14,16 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from metalgrad.collapse import collapse, scatter_start
+from metalgrad.collapse import collapse, relax, scatter_start, spaxel_curvature
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.starts import prior_points
 from metalgrad.threads import side_by_side
 
 FAINT = 30.0  # S/N of a spaxel's best line from which any start finds its way (ours)
-RUNG = 3.0  # times less noise at each step, ours: with 10 some of S/N 1e8 go astray
+RUNG = 10.0  # times less noise at each step (ours)
 CLOSE = 1.5  # times the noise as it is: no step of its own (ours)
 NEARLY = 1.0  # nats per unit: the gradient of what is as good as a mode
 ROUNDS = 3  # of climbing: spaxels that change their branch may stop it midway
+WIDE, TRIED = 3.0, 9  # sd of the prior: where spaxels' modes are looked for (ours)
 NEAR = 0.1  # dex, ours: modes of closer levels are on one branch
 HOPELESS = 10.0  # nats under the best mode, ours
 AFAR = 50.0  # the same, of noisier data, in which priors weigh more (ours)
@@ -120,10 +121,50 @@ def find_mode(hierarchy: Hierarchy, arrays, theta, z=None, *, key, tolerance=1e-
         *found, gradient = _climb(hierarchy, arrays, theta, z, tolerance)
         if found[-1] < best[-1]:
             best = tuple(found)
-        if np.abs(gradient).max() < NEARLY:
+        z, gain = branch_out(hierarchy, arrays, *best[:2])
+        if np.abs(gradient).max() < NEARLY and gain < NEARLY:
             break
-        theta, z = best[0], None
+        theta, z = best[0], z if gain > NEARLY else None
     return best
+
+
+@partial(jax.jit, static_argnums=0)
+def branch_out(hierarchy: Hierarchy, arrays, theta, z):
+    """Look for a better mode of each spaxel, from all over its leading latent.
+
+    Where that starts elsewhere the others start so that the data are met as before.
+
+    Returns
+    -------
+    z : array, (spaxel, latent)
+    gain : float
+        In the log of the posterior, of all spaxels [nats].
+    """
+    lead = hierarchy.leading
+    if lead is None:
+        return z, 0.0
+    mean, amplitude = hierarchy.locate(arrays, theta, z)
+
+    def weigh(z):
+        _, root = spaxel_curvature(hierarchy, arrays, theta, z)
+        volume = jnp.log(jnp.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
+        return hierarchy.densities(arrays, theta, z)[1] - volume
+
+    def look(start):
+        moved = z.at[:, lead].set(start)
+        shift = mean - hierarchy.locate(arrays, theta, moved)[0]
+        free = amplitude != 0
+        moved += jnp.where(free, shift / jnp.where(free, amplitude, 1.0), 0.0)
+        moved = relax(hierarchy, arrays, theta, moved, FIRST)
+        return moved, weigh(moved)
+
+    found, weights = jax.lax.map(look, jnp.linspace(-WIDE, WIDE, TRIED))
+    found = jnp.concatenate([z[None], found])
+    weights = jnp.concatenate([weigh(z)[None], weights])
+    weights = jnp.nan_to_num(weights, nan=-jnp.inf)
+    best = jnp.argmax(weights, axis=0)
+    z = jnp.take_along_axis(found, best[None, :, None], axis=0)[0]
+    return z, jnp.sum(weights.max(axis=0) - weights[0])
 
 
 def _climb(hierarchy, arrays, theta, latents, tolerance):

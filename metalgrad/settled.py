@@ -11,7 +11,8 @@ for any by the volume that is returned.
 The sum may be a function of another latent that is drawn before it: a ratio departs
 from what its calibration says of a spaxel's own metallicity.  That *leading* latent is
 placed first, by what the data tell of it when all others are integrated out, and the
-others given it; so the curve of a calibration bends no valley.
+others given it; so the curve of a calibration bends no valley.  The curve is taken for
+its tangent where the leading latent is at the mode, an *anchor* that stays there.
 """
 
 from functools import partial
@@ -57,11 +58,14 @@ def place(hierarchy: Hierarchy, arrays, settled, theta, still):
     lower = small.factor(rows)
     volume = -small.log_volume(lower)
     if lead is not None:
-        first = [row[lead] for row in slopes], _depart(*told, mean), still[lead]
-        still[lead], change = _place_leading(lower, *first)
+        along = [row[lead] for row in slopes]
+        anchor = _divide(settled["anchor"], amplitude[lead])
+        mean = _follow(hierarchy, arrays, theta, anchor)
+        first = _depart(*told, mean)
+        first = [one + s * anchor for one, s in zip(first, along, strict=True)]
+        still[lead], change = _place_leading(lower, along, first, still[lead])
         volume += change
-        alone = origin.at[:, lead].set(still[lead])  # no other sets a mean
-        mean, _ = _locate(hierarchy, arrays, theta, alone)
+        mean = _follow(hierarchy, arrays, theta, still[lead])
     known = small.solve_lower(lower, _depart(*told, mean))
     drawn = [small.once(small.dot(row, [still[k] for k in others])) for row in rows]
     shrunk = small.solve_lower(lower, drawn, shift=1.0)
@@ -75,6 +79,19 @@ def _locate(hierarchy, arrays, theta, z):
     """Mean and amplitude of each latent: vectors, as of `metalgrad.small`."""
     found = hierarchy.locate(arrays, theta, z)
     return tuple(small.entries(values.T) for values in found)
+
+
+def _follow(hierarchy, arrays, theta, first):
+    """Mean of each latent, given the leading one: no other sets a mean."""
+    alone = jnp.zeros((len(first), hierarchy.sizes[1])).at[:, hierarchy.leading]
+    return _locate(hierarchy, arrays, theta, alone.set(first))[0]
+
+
+def _divide(value, amplitude):
+    """Divide by an amplitude, of which a value may hold nothing."""
+    return jnp.where(
+        amplitude == 0, 0.0, value / jnp.where(amplitude == 0, 1, amplitude)
+    )
 
 
 def _depart(rows, data, mean):
@@ -103,11 +120,13 @@ def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
     dict
         ``rows`` (told, latent, spaxel), slopes of combinations of the whitened
         residuals in the sums; ``data`` (told, spaxel), what the sums would be, were
-        they linear.  A latent whose amplitude is not told, or is 0, is left as it is.
+        they linear; ``anchor`` (spaxel,), departure of the leading latent about which
+        others' means are taken to be so.  A latent whose amplitude is not told, or is
+        0, is left as it is.
     """
-    told, size = _find(hierarchy, arrays, theta, z)
+    told, anchor, size = _find(hierarchy, arrays, theta, z)
     count = count_told(np.asarray(size))
-    return {name: values[:count] for name, values in told.items()}
+    return {name: values[:count] for name, values in told.items()} | {"anchor": anchor}
 
 
 def count_told(size) -> int:
@@ -127,10 +146,12 @@ def count_told(size) -> int:
 def widen(settled, count: int) -> dict:
     """Add directions of which nothing is told, up to ``count``."""
     more = count - len(settled["data"])
-    return {
+    wide = {
         name: jnp.pad(values, [(0, more)] + [(0, 0)] * (values.ndim - 1))
         for name, values in settled.items()
+        if name != "anchor"
     }
+    return settled | wide
 
 
 @partial(jax.jit, static_argnums=0)
@@ -143,18 +164,19 @@ def _find(hierarchy, arrays, theta, z):
         0.0,
         jacobian / jnp.where(amplitude == 0, 1.0, amplitude)[:, None],
     )
-    sums = mean + amplitude * z
+    sums, anchor = mean + amplitude * z, jnp.zeros(len(z))
     if hierarchy.leading is not None:  # the others' means hold what it does
+        anchor = sums[:, hierarchy.leading]
         sums = sums.at[:, hierarchy.leading].set(0.0)
     data = jnp.einsum("srl,sl->sr", rows, sums) - residual
     told = {
         "rows": jnp.einsum("srt,srl->tls", best, rows),
         "data": jnp.einsum("srt,sr->ts", best, data),
     }
-    return told, size
+    return told, anchor, size
 
 
 def blank(hierarchy: Hierarchy) -> dict:
     """Return the keys of `find`, around nothing."""
     del hierarchy
-    return {"rows": np.zeros(0), "data": np.zeros(0)}
+    return {"rows": np.zeros(0), "data": np.zeros(0), "anchor": np.zeros(0)}

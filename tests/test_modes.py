@@ -58,14 +58,14 @@ def test_every_start_comes_to_the_same_mode_of_bright_data(hierarchy, galaxy):
 
 @pytest.mark.parametrize(
     ("signal", "rungs"),
-    [(0.0, 1), (30.0, 1), (44.0, 1), (46.0, 2), (3e3, 5), (3e6, 12)],
+    [(0.0, 1), (30.0, 1), (44.0, 1), (46.0, 2), (3e3, 3), (3e6, 6)],
 )
-def test_noise_is_taken_back_by_threes(signal, rungs):
+def test_noise_is_taken_back_by_tens(signal, rungs):
     white = np.array([[signal, 0.1 * signal], [-signal, 0.0]])
     found = modes.ladder({"white": white})
     assert len(found) == rungs
     assert found[-1] == 1.0
-    assert np.all(np.divide(found[:-1], found[1:]) <= 4.5 + 1e-9)
+    assert np.all(np.divide(found[:-1], found[1:]) <= 15.0 + 1e-9)
     if rungs > 1:
         assert np.isclose(found[0] * modes.FAINT, signal)
 

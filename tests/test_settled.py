@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
 from metalgrad import settled
+from metalgrad.collapse import relax
 from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.observation import LineData
@@ -199,6 +200,7 @@ def test_the_volume_is_that_of_the_map_whatever_the_coordinates(
     strange = {
         "rows": coordinates["rows"] * 1.5 + rng.normal(size=(LINES, 1, 1)),
         "data": coordinates["data"] + 3.0,
+        "anchor": coordinates["anchor"] - 2.0,
     }
     still = jnp.asarray(rng.normal(size=(SPAXELS, hierarchy.sizes[1])))
     for theta in THETA.values():
@@ -344,6 +346,17 @@ def test_density_is_conserved_where_one_latent_bends_another(curved, curve, size
     assert_allclose(_integrate(density), evidence, rtol=1e-5)
     middle = _integrate(density * np.asarray(lead)) / _integrate(density)
     assert_allclose(middle, mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("signal", [1e-2, 0.3, 3.0])
+@pytest.mark.parametrize("start", [-2.0, 0.3, 2.0])
+def test_in_the_middle_is_the_mode(curved, signal, start):
+    """However far along the curve it is: the curve is followed from there."""
+    data, theta = one_spaxel(signal), jnp.array([0.8, 0.1])
+    mode = relax(curved, data.arrays, theta, jnp.array([[start, 0.1]]), 100)
+    found = settled.find(curved, data.arrays, theta, mode)
+    middle, _ = settled.place(curved, data.arrays, found, theta, jnp.zeros((1, 2)))
+    assert_allclose(middle, mode, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("signal", [1e-2, 3.0, 1e3])
