@@ -14,7 +14,7 @@ from jax import random
 from numpyro.infer.hmc import hmc
 from tqdm.auto import tqdm
 
-from metalgrad import curvature, pilot, resonance, settled, steady
+from metalgrad import curvature, hops, pilot, resonance, settled, steady
 from metalgrad.checkpoint import UNSAVED
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.modes import find_branches
@@ -142,12 +142,22 @@ class Run:
         def body(i, carry):
             state, store = carry
             state = self._step(state, model_args=(arrays, affine))
+            state = self._hop(state, arrays, affine)
             put = lambda column, value: column.at[i].set(value)  # noqa: E731
             return state, jax.tree.map(put, store, one(state))
 
         like = jax.eval_shape(one, state)
         store = jax.tree.map(lambda s: jnp.zeros((CHUNK, *s.shape), s.dtype), like)
         return jax.lax.fori_loop(0, count, body, (state, store))
+
+    def _hop(self, state, arrays, affine):
+        """Let spaxels change their branches, where each may for itself."""
+        if self.hierarchy.leading is None:
+            return state
+        key = random.fold_in(state.rng_key, 1)
+        white = hops.hop(self.hierarchy, arrays, affine, key, state.z)
+        value, slope = jax.value_and_grad(self._potential(arrays, affine))(white)
+        return state._replace(z=white, potential_energy=value, z_grad=slope)
 
     def chains(
         self, keys, arrays, affine, draws: int, progress, checkpoint=UNSAVED, first=0

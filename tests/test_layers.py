@@ -54,6 +54,7 @@ LAYERS = {
     "measures": {"measures", "criteria", "solutions"},
     "convergence": {"convergence", "bridge"},
     "curvature": {"curvature", "record", "checks"},
+    "hops": {"hops"},
     "pilot": {"pilot"},
     "logs": {"logs", "fingerprint"},
     "checkpoint": {"checkpoint"},
