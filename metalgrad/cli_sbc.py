@@ -32,6 +32,9 @@ def calibrate(
     chains: Annotated[int, typer.Option(min=1)] = 2,
     warmup: Annotated[int, typer.Option(min=1)] = 200,
     draws: Annotated[int, typer.Option(min=4)] = 300,
+    brightest: Annotated[
+        float, typer.Option(min=1.0, help="S/N that no line of a galaxy exceeds.")
+    ] = 1000.0,
 ):
     """Fit galaxies of a model's prior, and count where intervals hold the truth.
 
@@ -48,6 +51,7 @@ def calibrate(
         warmup=warmup,
         draws=draws,
         chains=chains,
+        brightest=brightest,
     )
     with NewFile(out / "coverage.ecsv") as fresh:
         table.write(fresh, format="ascii.ecsv")

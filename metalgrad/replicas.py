@@ -22,6 +22,7 @@ from metalgrad.likelihood import LineLikelihood, find_told
 from metalgrad.observation import LineData
 
 LOG_LIKELIHOOD = "log_likelihood"  # of all data, given all latents
+TRIES = 1000  # galaxies, of which one should be such as are observed
 LEAST = 1e-6  # degrees of freedom, of what has none
 
 
@@ -56,6 +57,42 @@ def replicate(hierarchy: Hierarchy, arrays: dict, key) -> Replica:
     sites, drawn = _draw(hierarchy, arrays, key)
     truth = {name: np.asarray(value) for name, value in sites.items()}
     return Replica(truth, arrays | drawn)
+
+
+def replicate_within(hierarchy: Hierarchy, arrays: dict, key, brightest: float):
+    """Draw galaxies, each with its data, until one is of those that are observed.
+
+    Which those are hangs on the data alone: given them a truth is a draw of the
+    posterior as before, and its rank uniform.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    arrays : dict
+        `LineLikelihood.arrays` of the template.
+    key : jax.Array
+    brightest : float
+        S/N that no line of any spaxel exceeds.
+
+    Returns
+    -------
+    replica : Replica
+    passed : int
+        How many galaxies were passed over.
+
+    Raises
+    ------
+    ValueError
+        If there is none among a thousand.
+    """
+    for passed in range(TRIES):
+        replica = replicate(hierarchy, arrays, jax.random.fold_in(key, passed))
+        if np.abs(replica.arrays["white"]).max() <= brightest:
+            return replica, passed
+    raise ValueError(
+        f"every one of {TRIES} galaxies of the prior has a spaxel with a line above "
+        f"S/N {brightest:g}; raise brightest, or lend errors that are larger"
+    )
 
 
 def check_template(data: LineLikelihood) -> None:

@@ -12,14 +12,16 @@ from metalgrad.chains import Run
 from metalgrad.densities import log_likelihoods
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.measures import effective_draws, r_hat
-from metalgrad.replicas import LOG_LIKELIHOOD, replicate
+from metalgrad.replicas import LOG_LIKELIHOOD, replicate_within
 
 RANKED = 99  # independent draws among which a truth is ranked: 100 ranks
 AGREE = 1.05  # R-hat above which chains are run again, longer (ours)
 LONGER = 4  # times as many draws, then
 
 
-def rank_one(run: Run, data: LineLikelihood, *, key, draws: int, chains: int) -> dict:
+def rank_one(
+    run: Run, data: LineLikelihood, *, key, draws: int, chains: int, brightest: float
+) -> dict:
     """Draw a galaxy and its data, fit it, and rank the truth.
 
     Chains that disagree, or that are worth fewer independent draws than are ranked, are
@@ -33,11 +35,14 @@ def rank_one(run: Run, data: LineLikelihood, *, key, draws: int, chains: int) ->
         The template, as `Model.prepare` returns it.
     key : jax.Array
     draws, chains : int
+    brightest : float
+        As of `metalgrad.replicas.replicate_within`.
 
     Returns
     -------
     dict
-        By parameter: ``truth``, ``rank`` (from 0 to `RANKED`), ``mean``, ``sd`` and
+        ``passed``, how many galaxies were too bright before it.  By parameter:
+        ``truth``, ``rank`` (from 0 to `RANKED`), ``mean``, ``sd`` and
         ``ess`` (of bulk or tails, the fewer); and ``r_hat``, the largest;
         ``diverging``, a share; ``again``, whether longer chains were run;
         ``converged``, whether those agree; ``seconds``.  Of a fit that failed
@@ -45,7 +50,8 @@ def rank_one(run: Run, data: LineLikelihood, *, key, draws: int, chains: int) ->
     """
     begin, keys = time.perf_counter(), random.split(key, 3)
     names = _labels(run.hierarchy.model, data)
-    truth, arrays = replicate(run.hierarchy, data.arrays, keys[0])
+    replica, passed = replicate_within(run.hierarchy, data.arrays, keys[0], brightest)
+    truth, arrays = replica
     truth = {name: float(v) for name, v in _spell_out(truth, names).items()}
     try:
         affines = run.branches(arrays, keys[1])
@@ -56,7 +62,8 @@ def rank_one(run: Run, data: LineLikelihood, *, key, draws: int, chains: int) ->
         if again:
             values, diverging = look(LONGER * draws)
     except (ValueError, ArithmeticError) as error:
-        return {"truth": truth, "failed": f"{type(error).__name__}: {error}"}
+        failed = f"{type(error).__name__}: {error}"
+        return {"truth": truth, "passed": passed, "failed": failed}
     found = {
         "rank": {n: coverage.rank(v, truth[n], RANKED) for n, v in values.items()},
         "mean": {n: float(np.mean(v)) for n, v in values.items()},
@@ -68,7 +75,7 @@ def rank_one(run: Run, data: LineLikelihood, *, key, draws: int, chains: int) ->
         "converged": _suffices(values),
         "seconds": time.perf_counter() - begin,
     }
-    return {"truth": truth} | found
+    return {"truth": truth, "passed": passed} | found
 
 
 def _sample(run, arrays, affines, keys, truth, names, chains, draws):

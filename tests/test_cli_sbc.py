@@ -13,7 +13,8 @@ def run(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(cli, "_keep_compiled", lambda: None)
     trials = []
 
-    def trial(*_, key, draws, chains):
+    def trial(*_, key, draws, chains, brightest):
+        assert brightest == 1e3
         trials.append((draws, chains))
         number = len(trials)
         if number == 3:

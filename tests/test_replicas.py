@@ -1,6 +1,7 @@
 """Replicas: their data have the χ² that they should, and all else is the template's."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -60,6 +61,23 @@ def draw(data, count=150):
 def drawn(request):
     with jax.enable_x64(new_val=True):
         return draw(table() if request.param == "table" else spectra())
+
+
+def test_galaxies_too_bright_are_passed_over():
+    data = load_model("gradient-independent").prepare(likelihood(table()))
+    hierarchy = split(load_model("gradient-independent"), data)
+    for number in range(5):
+        key = jax.random.key(number)
+        some = partial(replicas.replicate_within, hierarchy, data.arrays, key)
+        first, passed = some(np.inf)
+        assert passed == 0
+        height = float(np.abs(first.arrays["white"]).max())
+        assert some(height)[1] == 0
+        fainter, passed = some(0.99 * height)
+        assert passed > 0
+        assert np.abs(fainter.arrays["white"]).max() <= 0.99 * height
+    with pytest.raises(ValueError, match=r"1000 galaxies.*S/N 0\.01; raise brightest"):
+        some(0.01)
 
 
 def test_deviance_is_chi_square(drawn):

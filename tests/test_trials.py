@@ -52,7 +52,8 @@ def rank(monkeypatch):
     monkeypatch.setattr(trials, "Run", Chains)
     monkeypatch.setattr(trials, "sample", trials.sample.__wrapped__)  # takes any run
     truth = TRUTH | {LOG_LIKELIHOOD: np.array(-1.0)}
-    monkeypatch.setattr(trials, "replicate", lambda *_: Replica(truth, {}))
+    drawn = Replica(truth, {}), 3
+    monkeypatch.setattr(trials, "replicate_within", lambda *_: drawn)
     monkeypatch.setattr(
         trials, "log_likelihoods", lambda hierarchy, arrays, theta, z: theta[..., 0]
     )
@@ -64,7 +65,8 @@ def rank(monkeypatch):
     inner = trials.rank_one.__wrapped__
 
     def call(run):
-        return inner(run, data, key=jax.random.key(1), draws=200, chains=2)
+        settings = {"draws": 200, "chains": 2, "brightest": 1e3}
+        return inner(run, data, key=jax.random.key(1), **settings)
 
     return call
 
@@ -75,6 +77,7 @@ def test_every_free_number_is_ranked_by_name(rank):
     names = {"slope", "shared_dispersion[R3]", "shared_dispersion[R2]", LOG_LIKELIHOOD}
     assert {*found["rank"]} == {*found["sd"]} == {*found["ess"]} == names
     assert (found["converged"], found["again"], run.asked) == (True, False, [200])
+    assert found["passed"] == 3
     # Of a standard normal 62 % lie below 0.3, and 16 % below -1.
     assert abs(found["rank"]["slope"] - 61.8) < 15
     assert abs(found["rank"][LOG_LIKELIHOOD] - 15.7) < 12
