@@ -14,7 +14,7 @@ from jax.scipy.linalg import solve_triangular
 
 from metalgrad.hierarchy import Hierarchy
 
-STEPS = np.array([1.0, 0.4, 0.1, 0.02, 0.0])  # tried at each Newton iteration
+STEPS = np.array([1.0, 0.4, 0.1, 0.02, 0.0])  # of Newton's, tried in turn (ours)
 TRIALS = 64  # random starts for each spaxel
 STILL = 1e-6  # sd of the prior: a step that ends Newton's method, ours
 

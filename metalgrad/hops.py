@@ -20,7 +20,7 @@ from metalgrad import curvature, settled
 from metalgrad.hierarchy import Hierarchy
 
 RING = 16  # candidates: a sixth of the prior's sd apart, and more in its wings (ours)
-EDGE = 1e-12  # of quantiles, which must not be 0 or 1
+EDGE = 1e-12  # of quantiles that are told from 0 and 1: 7 sd (ours)
 
 
 def hop(hierarchy: Hierarchy, arrays, affine, key, white: dict) -> dict:
@@ -64,7 +64,8 @@ def hop(hierarchy: Hierarchy, arrays, affine, key, white: dict) -> dict:
     weights = jax.lax.map(weigh, ring)
     chosen = random.categorical(key, weights, axis=0)
     moved = jnp.take_along_axis(ring, chosen[None], axis=0)[0] - still[:, lead]
-    moved = jnp.where(chosen == 0, 0.0, moved)
+    outside = jnp.abs(here - 0.5) > 0.5 - EDGE  # on no ring
+    moved = jnp.where((chosen == 0) | outside, 0.0, moved)
     return white | {"spaxel": white["spaxel"] + _whiten(affine["root"], lead, moved)}
 
 

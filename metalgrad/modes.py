@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
+from metalgrad import small
 from metalgrad.collapse import collapse, relax, scatter_start, spaxel_curvature
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.starts import prior_points
@@ -134,6 +135,14 @@ def branch_out(hierarchy: Hierarchy, arrays, theta, z):
 
     Where that starts elsewhere the others start so that the data are met as before.
 
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    arrays : dict
+    theta : array, (galaxy,)
+    z : array, (spaxel, latent)
+        Their modes as known.
+
     Returns
     -------
     z : array, (spaxel, latent)
@@ -153,8 +162,7 @@ def branch_out(hierarchy: Hierarchy, arrays, theta, z):
     def look(start):
         moved = z.at[:, lead].set(start)
         shift = mean - hierarchy.locate(arrays, theta, moved)[0]
-        free = amplitude != 0
-        moved += jnp.where(free, shift / jnp.where(free, amplitude, 1.0), 0.0)
+        moved += small.divide(shift, amplitude)
         moved = relax(hierarchy, arrays, theta, moved, FIRST)
         return moved, weigh(moved)
 

@@ -59,7 +59,9 @@ def replicate(hierarchy: Hierarchy, arrays: dict, key) -> Replica:
     return Replica(truth, arrays | drawn)
 
 
-def replicate_within(hierarchy: Hierarchy, arrays: dict, key, brightest: float):
+def replicate_within(
+    hierarchy: Hierarchy, arrays: dict, key, brightest: float
+) -> tuple[Replica, int]:
     """Draw galaxies, each with its data, until one is of those that are observed.
 
     Which those are hangs on the data alone: given them a truth is a draw of the
@@ -67,12 +69,10 @@ def replicate_within(hierarchy: Hierarchy, arrays: dict, key, brightest: float):
 
     Parameters
     ----------
-    hierarchy : Hierarchy
-    arrays : dict
-        `LineLikelihood.arrays` of the template.
-    key : jax.Array
+    hierarchy, arrays, key
+        As for `replicate`.
     brightest : float
-        S/N that no line of any spaxel exceeds.
+        S/N that no whitened flux of any spaxel exceeds.
 
     Returns
     -------

@@ -4,7 +4,7 @@ In whitened coordinates all directions swing alike, and a trajectory turns back 
 half a period, pi.  NUTS looks only when it has doubled: a trajectory that ends just
 short of pi is doubled to one of just more than 2 pi, back where it began, which looks
 as if it had hardly left, and is doubled again and again.  In a standard normal of 2800
-dimensions steps 2 % too short so cost 27 times what slightly longer ones do (issue
+dimensions steps 3 % too short so cost 27 times what slightly longer ones do (issue
 2799 of Stan, which compares more pairs of states since; NumPyro does not).
 """
 
@@ -25,7 +25,7 @@ def leave(step: float) -> float:
     Returns
     -------
     float
-        A step that is longer by a tenth at most.
+        A step that is longer by 10.4 % at most.
     """
     doublings = int(np.log2(BEYOND * np.pi / step + 1))
     if doublings < FEWEST:

@@ -59,7 +59,7 @@ def place(hierarchy: Hierarchy, arrays, settled, theta, still):
     volume = -small.log_volume(lower)
     if lead is not None:
         along = [row[lead] for row in slopes]
-        anchor = _divide(settled["anchor"], amplitude[lead])
+        anchor = small.divide(settled["anchor"], amplitude[lead])
         mean = _follow(hierarchy, arrays, theta, anchor)
         first = _depart(*told, mean)
         first = [one + s * anchor for one, s in zip(first, along, strict=True)]
@@ -85,13 +85,6 @@ def _follow(hierarchy, arrays, theta, first):
     """Mean of each latent, given the leading one: no other sets a mean."""
     alone = jnp.zeros((len(first), hierarchy.sizes[1])).at[:, hierarchy.leading]
     return _locate(hierarchy, arrays, theta, alone.set(first))[0]
-
-
-def _divide(value, amplitude):
-    """Divide by an amplitude, of which a value may hold nothing."""
-    return jnp.where(
-        amplitude == 0, 0.0, value / jnp.where(amplitude == 0, 1, amplitude)
-    )
 
 
 def _depart(rows, data, mean):
@@ -159,11 +152,7 @@ def _find(hierarchy, arrays, theta, z):
     residual, jacobian = spaxel_jacobian(hierarchy, arrays, theta, z)
     mean, amplitude = hierarchy.locate(arrays, theta, z)
     best, size, _ = jnp.linalg.svd(jacobian, full_matrices=False)
-    rows = jnp.where(
-        amplitude[:, None] == 0,
-        0.0,
-        jacobian / jnp.where(amplitude == 0, 1.0, amplitude)[:, None],
-    )
+    rows = small.divide(jacobian, amplitude[:, None])
     sums, anchor = mean + amplitude * z, jnp.zeros(len(z))
     if hierarchy.leading is not None:  # the others' means hold what it does
         anchor = sums[:, hierarchy.leading]

@@ -16,6 +16,12 @@ def entries(vector: Float[Array, "entry batch"]) -> list:
     return [once(one[0]) for one in jax.lax.split(vector, [1] * len(vector), axis=0)]
 
 
+def divide(value, amplitude):
+    """Divide by amplitudes; where one is 0, nothing hangs on the value, and it is 0."""
+    none = amplitude == 0
+    return jnp.where(none, 0.0, value / jnp.where(none, 1.0, amplitude))
+
+
 def dot(one, other):
     """Scalar product of two vectors."""
     return sum(a * b for a, b in zip(one, other, strict=True))
