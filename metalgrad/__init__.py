@@ -19,6 +19,7 @@ from metalgrad.model import Model, load_model
 from metalgrad.patches import annuli, blocks
 from metalgrad.psf import PSF, ImagePSF, nirspec
 from metalgrad.ranks import sbc
+from metalgrad.refitting import refit
 from metalgrad.sed import fit_sed
 from metalgrad.sizes import EffectiveRadius, effective_radius, find_peak
 from metalgrad.spaxels import Spaxels
@@ -63,6 +64,7 @@ __all__ = [
     "load_model",
     "load_target",
     "nirspec",
+    "refit",
     "sbc",
     "star_formation_rate",
     "variance_budget",

@@ -199,7 +199,8 @@ def _foresight(posterior, _):
     bad = ~(k <= result.good_k)
     said = (
         f"Pareto k exceeds {result.good_k:.2f} in {bad.sum()} of {bad.size} spaxels "
-        f"(worst: {k.max():.2f} in {k.argmax()}): leave-one-out fails; look at them"
+        f"(worst: {k.max():.2f} in {k.argmax()}): leave-one-out fails; look at them, "
+        "or call metalgrad.refit"
     )
     return [
         Criterion(

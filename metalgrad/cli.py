@@ -25,6 +25,7 @@ from metalgrad.maps import write_maps
 from metalgrad.model import load_model
 from metalgrad.options import Out, Overwrite, aim, plotter, read_data, save
 from metalgrad.psf import nirspec
+from metalgrad.refitting import refit as fit_again
 from metalgrad.simulate import simulate as simulate_cube
 from metalgrad.spaxels import Spaxels
 from metalgrad.targets import load_target
@@ -71,6 +72,9 @@ def fit(
     chains: Annotated[int, typer.Option(min=1)] = 4,
     warmup: Annotated[int, typer.Option(min=1)] = 500,
     draws: Annotated[int, typer.Option(min=4)] = 1000,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Without spaxels of too high Pareto k.")
+    ] = False,
     device: Annotated[Literal["cpu", "cuda"] | None, typer.Option()] = None,
     overwrite: Overwrite = False,
 ):
@@ -85,17 +89,18 @@ def fit(
     story = load_model(model, calibration=calibration or None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # described at the end
-        posterior = fit_model(
-            story,
-            spaxels,
-            seed=seed,
-            psf=nirspec(psf_scale) if psf_scale else None,
-            slice_angle=slice_angle,
-            warmup=warmup,
-            draws=draws,
-            chains=chains,
-            checkpoint=out / "checkpoint",
-        )
+        settings = {
+            "seed": seed,
+            "psf": nirspec(psf_scale) if psf_scale else None,
+            "slice_angle": slice_angle,
+            "warmup": warmup,
+            "draws": draws,
+            "chains": chains,
+        }
+        kept = out / "checkpoint"
+        posterior = fit_model(story, spaxels, checkpoint=kept, **settings)
+        if refit:
+            posterior = fit_again(posterior, story, spaxels, **settings)
     posterior.attrs["command"] = " ".join(["metalgrad", *sys.argv[1:]])
     posterior.attrs["input"] = str(data)
     _write_fit(posterior, spaxels, out)

@@ -48,7 +48,7 @@ def compare(fits: Mapping[str, DataTree | GroupsOut | str | Path]) -> pd.DataFra
     if len(fits) < 2:
         raise ValueError(f"{len(fits)} fit(s) where two or more can be compared")
     fits = {n: open_fit(f) for n, f in fits.items()}
-    _check_same({name: identify(fit) for name, fit in fits.items()})
+    check_same({name: identify(fit) for name, fit in fits.items()})
     elpds = {name: _foretell(name, fit) for name, fit in fits.items()}
     table = _tabulate(elpds)
     first = next(iter(fits.values()))
@@ -136,8 +136,19 @@ def open_fit(fit: DataTree | GroupsOut | str | Path) -> DataTree | GroupsOut:
         ) from error
 
 
-def _check_same(identities):
-    """Refuse what would be compared by densities of different data."""
+def check_same(identities: dict[str, dict]) -> None:
+    """Refuse what would be compared by densities of different data.
+
+    Parameters
+    ----------
+    identities : dict of str to dict
+        From `identify`, by name.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
     (first, one), *others = identities.items()
     for name, other in others:
         wrong = next((what for what in one if not _alike(one[what], other[what])), None)
@@ -220,8 +231,8 @@ def _advise(elpds, high, unit, *, is_map):
         of_each = ", ".join(f"{n} of {name}" for name, n in high.items() if n)
         advice.append(
             f"Pareto k exceeds {first.good_k:.2f} in {of_each} ({count} spaxels each): "
-            "there leave-one-out favours the model; compare by "
-            "metalgrad.leave_groups_out, which fits again"
+            "there leave-one-out favours the model; compare what metalgrad.refit "
+            "returns, which fits again without them"
         )
     noisy = [
         name

@@ -77,7 +77,12 @@ def _bend_of_peaks(hierarchy, arrays, theta):
 
 @partial(jax.jit, static_argnums=0)
 def _spaxel_map(hierarchy, arrays, coordinates, theta, z):
-    """Find what is still, how it moves with ``theta``, and roots of its covariances."""
+    """Find what is still, how it moves with ``theta``, and roots of its covariances.
+
+    The curvature is Gauss and Newton's, as if residuals were linear: a mode that is
+    flatter is so for a short way, to where the posterior bends as ever or has another
+    mode, and steps that are long there are too long.
+    """
     # What is not told is left where it is by `settled.place`.
     still = jnp.where(hierarchy.locate(arrays, theta, z)[1] == 0, z, 0.0)
 
@@ -85,18 +90,23 @@ def _spaxel_map(hierarchy, arrays, coordinates, theta, z):
         z, log_volume = settled.place(hierarchy, arrays, coordinates, theta, still)
         return hierarchy.potential(arrays, theta, z) - log_volume
 
-    slope = jax.grad(potential, argnums=1)
+    def residuals(still):
+        z, _ = settled.place(hierarchy, arrays, coordinates, theta, still)
+        return jnp.concatenate([hierarchy.residuals(arrays, theta, z), z], axis=1)
 
     def bend(unit):
-        """How the slope changes along one latent of every spaxel, or of the galaxy."""
-        galaxy, latent = unit[: len(theta)], unit[len(theta) :]
-        step = galaxy, jnp.broadcast_to(latent, still.shape)
-        return jax.jvp(slope, (theta, still), step)[1]
+        """How the slope changes along one of the galaxy's parameters."""
+        return jax.jvp(lambda t: jax.grad(potential, 1)(t, still), (theta,), (unit,))[1]
 
-    columns = jax.lax.map(bend, jnp.eye(len(theta) + still.shape[1]))
-    cross, hessian = jnp.split(jnp.moveaxis(columns, 0, -1), [len(theta)], axis=-1)
-    value, axes = jnp.linalg.eigh((hessian + hessian.swapaxes(1, 2)) / 2)
-    root = axes / jnp.sqrt(jnp.maximum(jnp.abs(value), LEAST))[:, None]
+    def push(unit):
+        """How residuals change along one latent of every spaxel."""
+        step = jnp.broadcast_to(unit, still.shape)
+        return jax.jvp(residuals, (still,), (step,))[1]
+
+    cross = jnp.moveaxis(jax.lax.map(bend, jnp.eye(len(theta))), 0, -1)
+    pushed = jax.lax.map(push, jnp.eye(still.shape[1]))
+    value, axes = jnp.linalg.eigh(jnp.einsum("isr,jsr->sij", pushed, pushed))
+    root = axes / jnp.sqrt(jnp.maximum(value, LEAST))[:, None]
     bridge = -root @ (root.swapaxes(1, 2) @ cross)
     return still, jnp.where(hierarchy.is_signed, 0.0, bridge), root
 

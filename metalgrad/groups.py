@@ -121,11 +121,11 @@ def leave_groups_out(
         settings = {"chains": chains, "draws": draws, "progress": progress}
         keys = random.split(random.key(seed), len(names))
         found = [
-            _foretell(run, prepared.arrays, groups == name, key, **settings)
+            leave_out(run, prepared.arrays, groups == name, key, **settings)
             for name, key in zip(names, keys, strict=True)
         ]
     log_density, r_hat = zip(*found, strict=True)
-    _warn(unit, names, np.array(r_hat))
+    warn_chains(unit, names, np.array(r_hat))
     own = np.bincount(np.searchsorted(names, groups), saturated(prepared))
     return _result(unit, groups, names, log_density, own, identity(data, prepared))
 
@@ -142,8 +142,26 @@ def identity(data, prepared) -> dict:
     }
 
 
-def _foretell(run, arrays, out, key, *, chains, draws, progress):
-    """Fit without the spaxels ``out``; foretell them at each draw, and judge chains."""
+def leave_out(run, arrays, out, key, *, chains: int, draws: int, progress: bool):
+    """Fit without some spaxels, and foretell them as a whole.
+
+    Parameters
+    ----------
+    run : Run
+    arrays : dict
+        `LineLikelihood.arrays`.
+    out : array of bool, (spaxel,)
+    key : jax.Array
+    chains, draws, progress
+        As of `metalgrad.fit`.
+
+    Returns
+    -------
+    log_density : numpy.ndarray, (draw,)
+        Of their data given all others, at draws of the fit.
+    r_hat : float
+        The largest of the galaxy's parameters.
+    """
     key_mode, key_chains, key_spaxels = random.split(key, 3)
     rest = _hide(arrays, out)
     affine = run.coordinates(rest, key_mode)
@@ -235,7 +253,8 @@ def _bend(hierarchy, arrays, theta, z):
     return value, slope, jax.lax.map(column, jnp.eye(z.size), batch_size=32)
 
 
-def _warn(unit, names, r_hat):
+def warn_chains(unit: str, names, r_hat: np.ndarray) -> None:
+    """Warn of what could be left out only by chains that disagree."""
     bad = r_hat > checks.R_HAT[1]
     if bad.any():
         warnings.warn(

@@ -4,9 +4,11 @@ import warnings
 from contextlib import suppress
 
 import numpy as np
+import xarray
 from arviz_stats import bfmi, ess, loo, rhat
 
 TAILS = (0.05, 0.95)  # quantiles whose effective draws count, 2021BayAn..16..667V
+REFITTED = "refitted"  # group of what fits without a spaxel found
 
 
 def galaxy_draws(posterior) -> dict[str, np.ndarray]:
@@ -74,7 +76,8 @@ def leave_one_out(posterior):
 
     The log likelihood of `metalgrad.fit` has each spaxel's own latents integrated out;
     importance sampling fails without that.  Neighbours share a PSF, so they help each
-    other more than a spaxel of another galaxy would.
+    other more than a spaxel of another galaxy would.  What `metalgrad.refit` found
+    stands in the place of importance sampling, with a Pareto k of 0.
 
     Parameters
     ----------
@@ -94,7 +97,45 @@ def leave_one_out(posterior):
         warnings.simplefilter("ignore", UserWarning)  # diagnose says it, with names
         with suppress(ValueError):  # chains that stand still have no tail
             settings = {"pointwise": True, "reff": min(reff, 1)}
-            return loo(posterior, var_name="spaxel_data", **settings)
+            found = loo(posterior, var_name="spaxel_data", **settings)
+            return _replace(found, posterior)
+
+
+def join(posterior, found: xarray.Dataset):
+    """Add what a fit without some spaxels found to a copy of the fit with them.
+
+    Parameters
+    ----------
+    posterior : xarray.DataTree
+    found : Dataset
+        ``elpd``, ..., (spaxel,), with the numbers of the spaxels as coordinates.
+    """
+    joined = posterior.copy()
+    if REFITTED in joined.children:
+        found = xarray.concat([joined[REFITTED].dataset, found], "spaxel")
+    joined[REFITTED] = xarray.DataTree(found)
+    return joined
+
+
+def _replace(found, posterior):
+    """Put exact densities in the place of those that importance sampling estimates."""
+    if REFITTED not in posterior.children:
+        return found
+    exact, before = posterior[REFITTED], found.elpd_i.values.copy()
+    numbers = exact["spaxel"].values
+    found.elpd_i.values[numbers] = exact["elpd"].values
+    found.pareto_k.values[numbers] = 0.0
+    lost = before - found.elpd_i.values
+    found.p += lost.sum()  # how well a spaxel foretells itself stays
+    if getattr(found, "p_loo_i", None) is not None:  # not in ArviZ 1.0
+        found.p_loo_i.values += lost
+    found.elpd, found.se = _sum_up(found.elpd_i.values)
+    found.warning = bool((found.pareto_k.values > found.good_k).any())
+    return found
+
+
+def _sum_up(values):
+    return float(values.sum()), float(np.sqrt(values.size * np.var(values)))
 
 
 def bulk_draws(values) -> np.ndarray:

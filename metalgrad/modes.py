@@ -122,6 +122,9 @@ def find_mode(hierarchy: Hierarchy, arrays, theta, z=None, *, key, tolerance=1e-
         *found, gradient = _climb(hierarchy, arrays, theta, z, tolerance)
         if found[-1] < best[-1]:
             best = tuple(found)
+        if np.isinf(best[-1]):  # nowhere to go from: another draw may have
+            z = None
+            continue
         z, gain = branch_out(hierarchy, arrays, *best[:2])
         if np.abs(gradient).max() < NEARLY and gain < NEARLY:
             break

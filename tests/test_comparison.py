@@ -152,7 +152,7 @@ def test_importance_sampling_that_fails_is_told():
     assert table.attrs["high_k"]["fine"] == 0
     advice = table.attrs["advice"][0]
     assert f"in {count} of loose (30 spaxels each)" in advice
-    assert "metalgrad.leave_groups_out" in advice
+    assert "metalgrad.refit" in advice
 
 
 def test_maps_and_noisy_groups_get_advice():

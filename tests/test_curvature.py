@@ -202,3 +202,34 @@ def bulk():
     weight /= weight.sum()
     middle = np.sum(weight * probit)
     return middle, np.sqrt(np.sum(weight * (probit - middle) ** 2))
+
+
+def test_no_latent_is_stretched_beyond_its_prior():
+    """At a mode that is nearly flat data take back what the prior says, there alone."""
+    signal = np.array([0.0, 0.8, 1.6, 1.66])
+    curve = 0.3  # the curvature is 1 - 2 * curve * signal: down to 0.004
+    flat = LineLikelihood(
+        lines=("Hbeta",),
+        complexes=(("Hbeta",),),
+        root=np.ones((4, 1, 1)),
+        white=signal[:, None],
+        misfit=np.zeros((4, 1)),
+        dof=np.ones((4, 1)),
+        log_norm=np.full(4, -0.5 * np.log(2 * np.pi)),
+        position=np.zeros((4, 2)),
+    )
+
+    def model(data):
+        numpyro.sample("level", dist.Normal())
+        with numpyro.plate("spaxel", len(data)):
+            z = numpyro.sample("z", dist.Normal().expand([1]).to_event(1))
+            numpyro.sample(
+                "data", LineData(data, curve * z**2, jnp.ones(1)), obs=data.white
+            )
+
+    hierarchy = split(model, flat)
+    found = curvature.expand_about(
+        hierarchy, flat.arrays, jnp.zeros(1), jnp.zeros((4, 1))
+    )
+    np.testing.assert_allclose(found.z, 0.0, atol=1e-12)
+    np.testing.assert_allclose(abs(found.root[:, 0, 0]), 1.0)

@@ -111,4 +111,4 @@ def test_groups_that_are_none_are_refused(labels):
 
 def test_chains_that_disagree_are_told():
     with pytest.warns(mg.ConvergenceWarning, match=r"without block 4 the chains"):
-        groups._warn("block", np.array([1, 4]), np.array([1.0, 1.2]))
+        groups.warn_chains("block", np.array([1, 4]), np.array([1.0, 1.2]))

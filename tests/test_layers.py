@@ -99,6 +99,7 @@ LAYERS = {
         "citation",
     },
     "redrawn": {"redrawn"},
+    "refitting": {"refitting"},
     "options": {"options"},
     "annuli": {"annular", "skymaps"},
     "sheets": {"sheets"},
