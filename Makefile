@@ -45,7 +45,7 @@ demo: $(DONE)  ## draw a mock galaxy and fit it
 		--seed $(SEED) --out $(OUT)/fit --overwrite $(CHAINS)
 
 test: $(DONE)  ## run the fast tests; PYTEST="-m slow" and the like are passed on
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST)
 
 lint: $(DONE)  ## what CONTRIBUTING.md asks for before a request
 	$(BIN)/ruff check .

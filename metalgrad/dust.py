@@ -1,5 +1,6 @@
 """Dust attenuation of emission lines."""
 
+import jax.numpy as jnp
 import numpy as np
 
 R_V = 4.05  # Calzetti et al. (2000, ApJ 533, 682), eq. 5
@@ -32,3 +33,24 @@ def calzetti(wavelength):
     blue = -2.156 + 1.509 / x - 0.198 / x**2 + 0.011 / x**3
     red = -1.857 + 1.040 / x
     return 2.659 * np.where(x < 0.63, blue, red) + R_V
+
+
+def bend(median):
+    """Mean, and steepness, of what E(B-V) of a galaxy's places is the softplus of.
+
+    ``E(B-V) = softplus(mean + steepness * departure)``, where departures are small, has
+    the logarithm ``log(median) + departure``.  Beyond 1 mag E(B-V) departs itself: were
+    it the logarithm everywhere, patchy galaxies would hold places of tens of
+    magnitudes, which nobody sees.
+
+    Parameters
+    ----------
+    median : array
+        E(B-V), positive [mag].
+
+    Returns
+    -------
+    mean, steepness : array
+    """
+    below = -jnp.expm1(-median)
+    return median + jnp.log(below), median / below

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import Normal
-from scipy.stats import norm
 
+from metalgrad import roles
 from metalgrad.priors import DECENTERED
 from metalgrad.supports import is_straight, refuse_fixed, unconstrain
 
@@ -49,6 +49,8 @@ class Hierarchy:
         follows from the others.
     leading : int, optional
         Which of a spaxel's latents sets the means of others.
+    bent : int, optional
+        Of which data tell the softplus of its sum and not the sum.
     """
 
     model: object
@@ -58,6 +60,7 @@ class Hierarchy:
     coupled: bool
     derived: tuple[str, ...] = ()
     leading: int | None = None
+    bent: int | None = None
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -257,7 +260,7 @@ def split(model, data) -> Hierarchy:
         shape = np.shape(site["value"])
         frames = {frame.name for frame in site["cond_indep_stack"]} & {*UNITS}
         for frame in frames:
-            _check_standard_normal(name, site["fn"], shape)
+            roles.check_standard_normal(name, site["fn"], shape)
             found[frame][name] = shape[1:] if frame == "spaxel" else shape
         if not frames:
             galaxy[name] = (shape, unconstrain(site["fn"]))
@@ -267,33 +270,7 @@ def split(model, data) -> Hierarchy:
             f"{', '.join(found['wave'])} as waves; draw all of them by one canvas"
         )
     coupled = bool(found["wave"])
-    derived = tuple(name for name, site in seen.items() if _is_derived(site))
+    derived = tuple(name for name, site in seen.items() if roles.is_derived(site))
     unit = found["wave"] or found["spaxel"]
-    leading = None if coupled else _find_leading(unit, seen)
-    return Hierarchy(model, data, galaxy, unit, coupled, derived, leading)
-
-
-def _find_leading(unit, seen):
-    """Find the latent that has an amplitude, but is itself what others are about."""
-    names = np.repeat(list(unit), [prod(shape) for shape in unit.values()])
-    told = [f"{n}_amplitude" in seen and f"{n}_mean" not in seen for n in names]
-    return int(np.flatnonzero(told)[0]) if sum(told) == 1 else None
-
-
-def _is_derived(site) -> bool:
-    frames = {frame.name for frame in site.get("cond_indep_stack", ())}
-    few = np.shape(site["value"]) == () or frames == {"ratio"}
-    return site["type"] == "deterministic" and few
-
-
-def _check_standard_normal(name, distribution, shape):
-    probe = np.linspace(0.1, 2.0, prod(shape)).reshape(shape)
-    try:
-        density = float(np.sum(distribution.log_prob(probe)))
-    except jax.errors.UnexpectedTracerError:  # it depends on other sites
-        density = np.nan
-    if not np.isclose(density, norm.logpdf(probe).sum()):
-        raise ValueError(
-            f"site {name} is drawn in place after place but is not standard normal; "
-            "draw a standard normal there and transform it"
-        )
+    special = () if coupled else roles.find_special(unit, seen)
+    return Hierarchy(model, data, galaxy, unit, coupled, derived, *special)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax.nn import softplus
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
@@ -26,7 +27,6 @@ from metalgrad.textures import Smooth, Texture, load_texture
 
 RATIOS = ("R3", "R2", "O3O2", "Ne3O2", "S2")
 LN10 = float(np.log(10))  # exp(x ln 10) costs a quarter of 10**x
-FELT = 0.05  # mag of E(B-V), ours: data tell its logarithm above, itself below
 ANCHORS = ("OIII", "Halpha", "Hbeta")
 
 
@@ -66,7 +66,7 @@ class Model:
     reddening : Distribution
         Prior of the median E(B-V) of the galaxy's gas [mag].
     reddening_scatter : Distribution
-        Prior of the scatter of ln E(B-V) between spaxels.
+        Prior of the scatter of ln E(B-V) between spaxels, below 1 mag (`dust.bend`).
     structure : tuple of float
         Of smooth light about an exponential disc: width of log10 brightness [dex], and
         length of its correlation [kpc].
@@ -176,18 +176,19 @@ class Model:
         """Draw E(B-V) of each cell; return what it adds to log10 fluxes."""
         median = draw("reddening", self.reddening)
         scatter = fields.sample_amplitude("reddening_scatter", self.reddening_scatter)
-        # Spaxels that are told together tell E(B-V) itself.
-        least = 1.0 if canvas.smooth else median + FELT
-        about = {"amplitude": median * scatter / least, "mean": jnp.log(least)}
-        ebv = median * jnp.exp(scatter * canvas.draw("reddening_offset", **about))
+        mean, steep = dust.bend(median)
+        about = {"amplitude": steep * scatter, "mean": mean, "bent": True}
+        if canvas.smooth:  # spaxels that are told together tell E(B-V) itself
+            about = {"amplitude": median * scatter}
+        offset = canvas.draw("reddening_offset", **about)
+        ebv = softplus(mean + steep * scatter * offset)
         numpyro.deterministic("ebv", canvas.at_spaxels(ebv))
         return -0.4 * ebv[:, None] * self.attenuation(lines.wavelengths(names))
 
     def sample_flux(self, canvas, data, relative) -> Float[Array, "cell line"]:
         """Draw the brightness of each cell; return the emitted line fluxes.
 
-        What the data tell best is the flux of a bright line, dimmed by dust, so that is
-        drawn and not the intrinsic Hβ.
+        What data tell best is a bright line, dimmed by dust: that, not the intrinsic Hβ.
         """
         anchor = next((line for line in ANCHORS if line in data.lines), data.lines[0])
         start = data.lines.index(anchor)
@@ -198,10 +199,9 @@ class Model:
     def sample_brightness(self, canvas, pivot) -> Float[Array, " cell"]:
         """Draw log10 of how bright each cell is: an exponential disc, and more.
 
-        Where neighbours share structure the more is smooth, and well told by the data;
-        where they do not it is what each spaxel has of its own, and how much that may
-        be the galaxy must tell: at low S/N spaxels that are allowed to be brighter than
-        they are bias every ratio to the anchor.
+        Where neighbours share structure the more is smooth, and well told; else it is
+        what each spaxel has of its own, and how much that may be the galaxy must tell:
+        faint spaxels that may be brighter than they are bias all ratios to the anchor.
         """
         if len(canvas) == 1:
             with numpyro.plate("spaxel", 1):

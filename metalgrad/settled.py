@@ -12,7 +12,8 @@ The sum may be a function of another latent that is drawn before it: a ratio dep
 from what its calibration says of a spaxel's own metallicity.  That *leading* latent is
 placed first, by what the data tell of it when all others are integrated out, and the
 others given it; so the curve of a calibration bends no valley.  The curve is taken for
-its tangent where the leading latent is at the mode, an *anchor* that stays there.
+its tangent where the leading latent is at the mode, an *anchor* that stays there.  One
+that is *bent* (`metalgrad.bends`) is placed next.
 """
 
 from functools import partial
@@ -20,8 +21,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.nn import sigmoid, softplus
 
-from metalgrad import small
+from metalgrad import bends, small
 from metalgrad.collapse import spaxel_jacobian
 from metalgrad.hierarchy import Hierarchy
 
@@ -48,30 +50,46 @@ def place(hierarchy: Hierarchy, arrays, settled, theta, still):
     log_volume : float
         Log of the volume of ``z`` over that of ``still``.
     """
-    lead, origin = hierarchy.leading, jnp.zeros_like(still)
-    mean, amplitude = _locate(hierarchy, arrays, theta, origin)
-    told = [[*row] for row in settled["rows"]], settled["data"]
-    slopes = [[s * a for s, a in zip(r, amplitude, strict=True)] for r in told[0]]
+    lead, bent = hierarchy.leading, hierarchy.bent
+    mean, amplitude = _locate(hierarchy, arrays, theta, jnp.zeros_like(still))
+    rows, data = [[*row] for row in settled["rows"]], settled["data"]
     still = small.entries(still.T)
-    others = [k for k in range(len(still)) if k != lead]
-    rows = [[row[k] for k in others] for row in slopes]
-    lower = small.factor(rows)
+    others = [k for k in range(len(still)) if k not in (lead, bent)]
+    slopes = [[row[k] * amplitude[k] for k in others] for row in rows]
+    lower = small.factor(slopes)
     volume = -small.log_volume(lower)
+
+    def weigh(vector):
+        """Take entries for each row to what they tell, others integrated out."""
+        return small.solve_lower(lower, vector)
+
+    def depart(mean):
+        """Tell what the data say about departures from ``mean``."""
+        told = zip(rows, data, strict=True)
+        known = [mean[k] for k in others]
+        return weigh([d - small.dot([r[k] for k in others], known) for r, d in told])
+
+    across = None if bent is None else weigh([row[bent] for row in rows])
     if lead is not None:
-        along = [row[lead] for row in slopes]
+        along = weigh([row[lead] * amplitude[lead] for row in rows])
         anchor = small.divide(settled["anchor"], amplitude[lead])
         mean = _follow(hierarchy, arrays, theta, anchor)
-        first = _depart(*told, mean)
-        first = [one + s * anchor for one, s in zip(first, along, strict=True)]
-        still[lead], change = _place_leading(lower, along, first, still[lead])
+        curve = None if bent is None else (across, mean[bent], amplitude[bent])
+        known = anchor, depart(mean)
+        still[lead], change = _place_leading(along, *known, curve, still[lead])
         volume += change
         mean = _follow(hierarchy, arrays, theta, still[lead])
-    known = small.solve_lower(lower, _depart(*told, mean))
-    drawn = [small.once(small.dot(row, [still[k] for k in others])) for row in rows]
+    left = depart(mean)
+    if bent is not None:
+        curve = mean[bent], amplitude[bent], still[bent]
+        still[bent], value, change = bends.place(across, left, *curve)
+        left = [one - a * value for one, a in zip(left, across, strict=True)]
+        volume += change
+    drawn = [small.once(small.dot(row, [still[k] for k in others])) for row in slopes]
     shrunk = small.solve_lower(lower, drawn, shift=1.0)
-    pull = small.solve_upper(lower, [k - s for k, s in zip(known, shrunk, strict=True)])
-    for k in others:
-        still[k] = small.once(still[k] + small.dot(pull, [row[k] for row in slopes]))
+    pull = small.solve_upper(lower, [k - s for k, s in zip(left, shrunk, strict=True)])
+    for slot, k in enumerate(others):
+        still[k] = small.once(still[k] + small.dot(pull, [row[slot] for row in slopes]))
     return jnp.stack(still, axis=1), jnp.sum(volume)
 
 
@@ -87,17 +105,26 @@ def _follow(hierarchy, arrays, theta, first):
     return _locate(hierarchy, arrays, theta, alone.set(first))[0]
 
 
-def _depart(rows, data, mean):
-    """Tell what the data say about departures from ``mean``: an entry for each row."""
-    told = zip(rows, data, strict=True)
-    return [small.once(value - small.dot(row, mean)) for row, value in told]
+def _place_leading(along, anchor, at_anchor, curve, still):
+    """Place one latent, all others integrated out; with the log volume of it.
 
-
-def _place_leading(lower, row, data, still):
-    """Place one latent, all others integrated out; with the log volume of it."""
-    along, toward = (small.solve_lower(lower, vector) for vector in (row, data))
-    precision = small.once(1 + small.dot(along, along))
-    found = small.dot(along, toward) / precision + still / jnp.sqrt(precision)
+    What is bent is taken for its tangent where it rests.
+    """
+    left = [d + a * anchor for d, a in zip(at_anchor, along, strict=True)]
+    precision, toward = 1 + small.dot(along, along), small.dot(along, left)
+    if curve is not None:
+        across, mean, amplitude = curve
+        precise = small.dot(across, across)
+        told = precise, small.dot(across, at_anchor)
+        z, value, slope = bends.rest(mean, amplitude, *told)
+        shared = small.once(slope * small.dot(along, across))
+        width = small.once(1 + slope**2 * precise)
+        beyond = value - slope * z  # of the tangent, at 0
+        own = slope * (small.dot(across, left) - precise * beyond)
+        precision -= shared**2 / width
+        toward -= small.dot(along, across) * beyond + shared * own / width
+    precision = small.once(precision)
+    found = toward / precision + still / jnp.sqrt(precision)
     return small.once(found), -0.5 * jnp.log(precision)
 
 
@@ -152,8 +179,11 @@ def _find(hierarchy, arrays, theta, z):
     residual, jacobian = spaxel_jacobian(hierarchy, arrays, theta, z)
     mean, amplitude = hierarchy.locate(arrays, theta, z)
     best, size, _ = jnp.linalg.svd(jacobian, full_matrices=False)
-    rows = small.divide(jacobian, amplitude[:, None])
     sums, anchor = mean + amplitude * z, jnp.zeros(len(z))
+    if (bent := hierarchy.bent) is not None:  # what is told is its softplus
+        amplitude = amplitude.at[:, bent].multiply(sigmoid(sums[:, bent]))
+        sums = sums.at[:, bent].set(softplus(sums[:, bent]))
+    rows = small.divide(jacobian, amplitude[:, None])
     if hierarchy.leading is not None:  # the others' means hold what it does
         anchor = sums[:, hierarchy.leading]
         sums = sums.at[:, hierarchy.leading].set(0.0)

@@ -54,14 +54,14 @@ class Canvas(ABC):
 
     @abstractmethod
     def draw(
-        self, name: str, *width: int, length=None, amplitude=1.0, mean=None
+        self, name: str, *width: int, length=None, amplitude=1.0, mean=None, bent=False
     ) -> Float[Array, " cell *width"]:
         """Draw departures of unit variance, ``width`` at each cell.
 
         Over a ``length`` of their own, where one is given and neighbours share any.  By
         what ``amplitude`` the model multiplies them, and about what ``mean`` of a cell,
         helps a sampler to find its way; what is about nothing is what others' means
-        depend on.
+        depend on, and of what is ``bent`` the softplus is seen.
         """
 
     @abstractmethod
@@ -89,7 +89,7 @@ class Spaxelwise(Canvas):
     position: Float[Array | np.ndarray, "cell 2"]
 
     def draw(
-        self, name: str, *width: int, length=None, amplitude=1.0, mean=None
+        self, name: str, *width: int, length=None, amplitude=1.0, mean=None, bent=False
     ) -> Float[Array, " cell *width"]:
         """Draw standard normals for each spaxel; zeros where there is only one.
 
@@ -100,6 +100,8 @@ class Spaxelwise(Canvas):
         if len(self) == 1:
             return jnp.zeros((1, *width))
         shape = len(self), prod(width)
+        if bent:
+            numpyro.deterministic(f"{name}_bent", jnp.ones(shape))
         for kind, told in (("amplitude", amplitude), ("mean", mean)):
             if told is not None:
                 numpyro.deterministic(f"{name}_{kind}", jnp.broadcast_to(told, shape))
@@ -168,10 +170,10 @@ class Waves(Canvas):
         return self.scene.position
 
     def draw(
-        self, name: str, *width: int, length=None, amplitude=1.0, mean=None
+        self, name: str, *width: int, length=None, amplitude=1.0, mean=None, bent=False
     ) -> Float[Array, " cell *width"]:
         """Draw fields of unit variance."""
-        del mean
+        del mean, bent
         shape, total = self.scene.frequency.shape, prod(width)
         length = self.length if length is None else length
         root = self.scene.root_density(length)

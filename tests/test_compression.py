@@ -250,6 +250,7 @@ def reduced_misfit(data):
     return data.misfit.sum(axis=0) / (data.dof - lines).sum(axis=0)
 
 
+@pytest.mark.slow
 def test_errors_of_correlated_noise_are_honest(mocks):
     """Pulls of single spaxels against the same galaxy observed without noise."""
     pulls, bare, misfit = [], [], []

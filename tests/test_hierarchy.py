@@ -177,7 +177,8 @@ def test_the_density_is_numpyros(any_hierarchy):
 
     for theta, z in points(hierarchy):
         actual, expected = both(theta, z)
-        np.testing.assert_allclose(actual, expected, rtol=1e-11)
+        # Rounding: sums in another order, of terms that nearly cancel.
+        np.testing.assert_allclose(actual, expected, rtol=1e-10)
 
 
 def test_densities_add_up_to_the_potential(any_hierarchy):

@@ -38,6 +38,7 @@ def hierarchy():
 BRIGHT = {"bright": (37, 1.0), "brighter": (37, 100.0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("galaxy", BRIGHT.values(), ids=BRIGHT)
 def test_every_start_comes_to_the_same_mode_of_bright_data(hierarchy, galaxy):
     """χ² of a start is up to the square of the S/N; without a ladder none arrives."""
