@@ -49,7 +49,8 @@ def _see(mean, amplitude, z):
 def _guess(mean, amplitude, precision, toward):
     """Begin where the sum would be what data tell, so far as they tell it."""
     sd = (precision + FAINT) ** -0.5
-    told = sd * softplus(toward * sd)  # what is told, if it is more than its error
+    far = jnp.abs(toward * sd) + jnp.hypot(1.0, toward * sd)
+    told = sd * jnp.where(toward > 0, far, 1 / far) / 2  # what is told, made positive
     away = told + jnp.log(-jnp.expm1(-told)) - mean
     weight = precision * sigmoid(mean) ** 2
     return weight * amplitude * away / (1 + weight * amplitude**2)

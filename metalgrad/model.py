@@ -188,7 +188,7 @@ class Model:
     def sample_flux(self, canvas, data, relative) -> Float[Array, "cell line"]:
         """Draw the brightness of each cell; return the emitted line fluxes.
 
-        What data tell best is a bright line, dimmed by dust: that, not the intrinsic Hβ.
+        What data tell best is a bright line, dimmed by dust: that, not intrinsic Hβ.
         """
         anchor = next((line for line in ANCHORS if line in data.lines), data.lines[0])
         start = data.lines.index(anchor)

@@ -31,7 +31,7 @@ def cost(z, mean, amplitude, precision, told):
 @pytest.mark.parametrize("scatter", SCATTERS)
 @pytest.mark.parametrize("error", [0.003, 0.03, 0.3, 30.0])
 def test_it_rests_near_the_mode(median, scatter, error):
-    """Well within the posterior, so that a step from there is like one from the mode."""
+    """Well within the posterior, so that steps from there are as from the mode."""
     mean, steep = map(float, dust.bend(median))
     amplitude = steep * scatter
     for departure in (-2.0, -0.5, 0.0, 1.0, 2.5):

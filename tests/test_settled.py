@@ -254,6 +254,63 @@ def test_blank_has_the_keys_of_what_is_found(hierarchy, coordinates):
     assert settled.blank(hierarchy).keys() == coordinates.keys()
 
 
+def veiled(data):
+    """Draw one latent that leads another, and one of whose sum the softplus is seen."""
+    size, level = galaxy()
+    lead, veil, near = normals("lead", 1), normals("veil", 1), normals("near", 1)
+    tell("lead", jnp.broadcast_to(size[0], (SPAXELS, 1)))
+    tell("veil", size[1] * SHARE[:, :1], level * PULL[:, :1])
+    numpyro.deterministic("veil_bent", jnp.ones((SPAXELS, 1)))
+    mean = level * PULL[:, 1:2] + size[0] * lead * LEVER[:, :1]
+    tell("near", size[1] * SHARE[:, 1:2], mean)
+    seen = jax.nn.softplus(level * PULL[:, :1] + size[1] * SHARE[:, :1] * veil)
+    seen = numpyro.deterministic("seen", seen)
+    sums = mean + size[1] * SHARE[:, 1:2] * near
+    see(data, jnp.concatenate([seen, sums, jnp.zeros_like(sums)], axis=1))
+
+
+@pytest.fixture(scope="module")
+def behind(data):
+    """A hierarchy with what is bent, where it was looked at, and its coordinates."""
+    hierarchy, theta = split(veiled, data), jnp.array([0.7, 1.3, 0.4])
+    look = jax.jit(relax, static_argnums=(0, 4))
+    mode = look(hierarchy, data.arrays, theta, jnp.zeros((SPAXELS, 3)), 60)
+    return hierarchy, theta, settled.find(hierarchy, data.arrays, theta, mode)
+
+
+def test_what_leads_and_what_is_bent_are_known(behind):
+    hierarchy, *_ = behind
+    assert (hierarchy.leading, hierarchy.bent) == (0, 1)
+
+
+@pytest.mark.parametrize("theta", THETA.values(), ids=THETA)
+def test_the_volume_is_that_of_the_map_where_a_sum_is_bent(behind, data, theta):
+    hierarchy, _, coordinates = behind
+    still = jnp.asarray(np.random.default_rng(3).normal(size=(SPAXELS, 3)))
+    _, roots, volume = look(hierarchy, data.arrays, coordinates, theta, still)
+    assert_allclose(volume, np.linalg.slogdet(roots)[1].sum(), rtol=1e-7, atol=1e-9)
+
+    def density(theta, still):
+        z, volume = settled.place(hierarchy, data.arrays, coordinates, theta, still)
+        return hierarchy.potential(data.arrays, theta, z) - volume
+
+    slope = jax.jit(jax.grad(density, argnums=(0, 1)))
+    for far in (0.0, 1.0, 10.0):
+        slopes = slope(jnp.array(theta), far * jnp.ones((SPAXELS, 3)))
+        assert all(np.isfinite(s).all() for s in slopes)
+
+
+def test_what_is_told_of_a_bent_sum_stays(behind, data):
+    """It is what bright data say, however mean and amplitude move."""
+    hierarchy, theta, coordinates = behind
+    seen = []
+    for other in (theta, theta + jnp.array([0.3, 1.0, 0.0]), theta * 0.8):
+        still = jnp.zeros((SPAXELS, 3))
+        z, _ = settled.place(hierarchy, data.arrays, coordinates, other, still)
+        seen.append(hierarchy.sites(data.arrays, other, z)["seen"][-1, 0])
+    assert np.ptp(seen) < 3 / BRIGHT[-1]
+
+
 # One spaxel, of which a curved function of one latent is the mean of another.
 
 CURVES = {
