@@ -152,6 +152,8 @@ def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
 def count_told(size) -> int:
     """Count the directions that hold nearly all of what the data tell.
 
+    They are made even, since each number of them is a program of its own.
+
     Parameters
     ----------
     size : array, (spaxel, direction)
@@ -160,7 +162,8 @@ def count_told(size) -> int:
     """
     held = np.cumsum(np.log1p(np.square(size)).sum(axis=0))
     nearly_all = 1 + int(np.argmax(held >= (1 - MISSED) * held[-1]))
-    return max(nearly_all, int(np.sum(size.max(axis=0) > FELT)))
+    count = max(nearly_all, int(np.sum(size.max(axis=0) > FELT)))
+    return min(count + count % 2, size.shape[1])
 
 
 def widen(settled, count: int) -> dict:
