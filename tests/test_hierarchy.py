@@ -284,6 +284,7 @@ def test_sites_are_every_latent_and_deterministic_one(hierarchy):
     # that the others' means depend on.
     expected |= {f"{name}_amplitude" for name in hierarchy.unit}
     expected |= {f"{name}_mean" for name in hierarchy.unit if name != "offset"}
+    expected |= {"reddening_offset_bent"}  # data tell what its sum is bent to
     assert set(sites) == expected
     for name in ("scatter", "reddening_scatter"):
         assert sites[name] == abs(sites[f"{name}{SIGNED}"])

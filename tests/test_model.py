@@ -124,6 +124,7 @@ def test_sites_and_their_shapes(name, channels):
         if site in expected:
             told = (SPAXELS, int(np.prod(expected[site][1:])))
             expected |= {f"{site}_amplitude": told, f"{site}_mean": told}
+    expected["reddening_offset_bent"] = expected["reddening_offset_mean"]
     if name != "gradient-rho1":
         del expected["offset_mean"]
     for site, shape in expected.items():
