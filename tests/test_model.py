@@ -213,7 +213,9 @@ def test_fluxes_follow_from_the_sites():
     log_r3, log_r2 = calibrated(metallicity)  # half of the sd is shared
     log_r3 += 0.09 * (0.5 + np.sqrt(0.75) * 0.5)
     log_r2 += 0.11 * (-1.0 + np.sqrt(0.75) * 1.0)
-    ebv = 0.2 * np.exp(0.5 * np.linspace(-1.0, 1.0, SPAXELS))
+    # E(B-V) is log(1 + exp x), x straight in departures, with d ln E(B-V) = 0.5 at 0.2
+    x, steep = np.log(np.expm1(0.2)), 0.2 / (1 - np.exp(-0.2))
+    ebv = np.logaddexp(0, x + steep * 0.5 * np.linspace(-1.0, 1.0, SPAXELS))
     np.testing.assert_allclose(sites["ebv"]["value"], ebv)
     flux = np.asarray(sites["line_flux"]["value"])
     oii, hbeta, oiii, halpha = (flux[:, names.index(n)] for n in names)

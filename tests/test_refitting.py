@@ -10,7 +10,8 @@ from scipy.stats import norm
 from xarray import Dataset, open_datatree
 
 import metalgrad as mg
-from metalgrad import checks, measures
+from metalgrad import checks, groups, measures
+from metalgrad.inference import prepare
 from metalgrad.linemaps import LineMaps
 
 SPAXELS, CHAINS, DRAWS, FAR = 12, 4, 500, 6.0
@@ -136,6 +137,7 @@ def galaxy():
     return model, maps, fitted
 
 
+@pytest.mark.slow
 def test_no_high_k_is_left(galaxy, tmp_path):
     model, maps, fitted = galaxy
     before = checks.leave_one_out(fitted)
@@ -148,9 +150,9 @@ def test_no_high_k_is_left(galaxy, tmp_path):
     assert after.pareto_k.values.max() <= after.good_k
     rest = np.delete(np.arange(SPAXELS), high)
     np.testing.assert_array_equal(after.elpd_i[rest], before.elpd_i[rest])
-    groups = mg.leave_groups_out(model, maps, np.arange(SPAXELS), **SHORT)
-    error = np.hypot(again["refitted"]["mc_error"], groups.mc_error.values[high])
-    off = after.elpd_i.values[high] - groups.elpd_i.values[high]
+    alone = mg.leave_groups_out(model, maps, np.arange(SPAXELS), **SHORT)
+    error = np.hypot(again["refitted"]["mc_error"], alone.mc_error.values[high])
+    off = after.elpd_i.values[high] - alone.elpd_i.values[high]
     assert np.all(np.abs(off) < 5 * error + 0.05)
     assert "refitted" not in fitted.children
     path = tmp_path / "posterior.nc"
@@ -161,13 +163,45 @@ def test_no_high_k_is_left(galaxy, tmp_path):
     assert list(same["refitted"]["spaxel"].values) == list(high)
 
 
-def test_another_model_is_refused(galaxy):
-    _, maps, fitted = galaxy
+@pytest.fixture
+def unfitted():
+    """What tells a fit's model and data, without the fit."""
+    model, maps = mg.load_model("gradient-independent"), bright(1)
+    own = groups.identity(maps, prepare(model, maps))
+    attrs = {"model": model.name, "calibration": "curti23"}
+    return (
+        model,
+        maps,
+        arviz_base.from_dict(
+            {
+                "log_likelihood": {"spaxel_data": np.full((1, 1, SPAXELS), np.nan)},
+                "observed_data": {"line_flux": own["flux"]},
+                "constant_data": {"line_flux_error": own["error"]},
+            },
+            dims={
+                "spaxel_data": ["spaxel"],
+                "line_flux": ["spaxel", "line"],
+                "line_flux_error": ["spaxel", "line"],
+            },
+            coords={"line": list(own["lines"])},
+            attrs={"/": attrs},
+        ),
+    )
+
+
+def test_another_model_is_refused(unfitted):
+    _, maps, fitted = unfitted
     with pytest.raises(ValueError, match="of model gradient-independent with curti23"):
         mg.refit(fitted, mg.load_model("flat-independent"), maps, **SHORT)
 
 
-def test_other_data_are_refused(galaxy):
-    model, _, fitted = galaxy
+def test_other_data_are_refused(unfitted):
+    model, _, fitted = unfitted
     with pytest.raises(ValueError, match="their flux differ"):
         mg.refit(fitted, model, bright(2), **SHORT)
+
+
+def test_what_cannot_be_left_out_at_all_is_refused(unfitted):
+    model, maps, fitted = unfitted
+    with pytest.raises(ValueError, match="likelihood of some spaxels is not finite"):
+        mg.refit(fitted, model, maps, **SHORT)
