@@ -91,6 +91,19 @@ def test_an_interrupted_fit_can_go_on(run, table, tmp_path, monkeypatch):
     assert not (tmp_path / "checkpoint").exists()
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_spaxels_are_left_out_in_earnest_if_wanted(
+    run, table, tmp_path, monkeypatch, wanted
+):
+    fitted, settings = SimpleNamespace(attrs={}), []
+    monkeypatch.setattr(cli, "fit_model", lambda *_, **__: fitted)
+    monkeypatch.setattr(cli, "fit_again", lambda *a, **k: settings.append(k) or a[0])
+    monkeypatch.setattr(cli, "_write_fit", lambda *_: None)
+    call = "fit", table, "--out", tmp_path, "--seed", 4, *SHORT
+    assert run(*call, *["--refit"] * wanted)[0] == 0
+    assert [(one["seed"], one["draws"]) for one in settings] == [(4, 30)] * wanted
+
+
 def test_a_mock_is_drawn_in_the_layout_of_the_pipeline(run, tmp_path, monkeypatch):
     monkeypatch.setattr(
         cli, "simulate_cube", lambda *a, f=cli.simulate_cube, **k: f(*a, width=0.3, **k)
