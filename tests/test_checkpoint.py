@@ -147,7 +147,7 @@ def survive(fit_apart, unbroken, folder, delays):
 
 
 def test_a_killed_fit_ends_with_the_same_draws(fit_apart, kept, begun):
-    fractions = np.random.default_rng().uniform([0.1, 0.3], [0.3, 0.9])
+    fractions = np.random.default_rng().uniform([0.1, 0.3, 0.1], [0.3, 0.5, 0.9])
     codes = survive(fit_apart, kept[0], begun, LENGTH * fractions)
     assert -signal.SIGKILL in codes
 

@@ -177,8 +177,7 @@ def test_the_density_is_numpyros(any_hierarchy):
 
     for theta, z in points(hierarchy):
         actual, expected = both(theta, z)
-        # Rounding: sums in another order, of terms that nearly cancel.
-        np.testing.assert_allclose(actual, expected, rtol=1e-10)
+        np.testing.assert_allclose(actual, expected, rtol=1e-11)
 
 
 def test_densities_add_up_to_the_potential(any_hierarchy):

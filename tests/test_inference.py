@@ -106,8 +106,7 @@ def test_it_can_be_written_and_read_back(posterior, tmp_path):
 def test_leave_one_out_is_right_as_it_stands(posterior, maps):
     assert posterior.log_likelihood["spaxel_data"].sizes["draw"] <= KEPT
     score = arviz_stats.loo(posterior, pointwise=True)
-    assert (score.pareto_k > 0.7).sum() <= 1  # of 40: draws are few
-    assert (score.pareto_k < 1.0).all()
+    assert (score.pareto_k < 0.7).all()
     assert score.elpd < 0 < score.p < 20
 
 

@@ -34,8 +34,8 @@ def hierarchy():
 
 
 # A galaxy of the prior, and how much less its noise is than the table's: S/N of the
-# brightest spaxel 1e4 and 1e6.
-BRIGHT = {"bright": (37, 1.0), "brighter": (37, 100.0)}
+# brightest spaxel 1e4, 1e6 and 2e8.
+BRIGHT = {"bright": (37, 1.0), "brighter": (37, 100.0), "absurd": (32, 1.0)}
 
 
 @pytest.mark.slow
