@@ -59,13 +59,23 @@ class LineData(Distribution):
 
     def log_prob(self, value):
         """Log density of the spectra behind ``value``, (spaxel,)."""
-        residual = self.standardise(self.residuals(value))
+        if self.clumpiness is None:
+            residual = self.residuals(value)
+        else:  # what is far too bright has no part across, not even by rounding
+            wider = self._clumps()[1]
+            mean = self._bright() / jnp.sqrt(1 + wider)[:, None]
+            scale = self.noise_scale[self.data.row_complex]
+            residual = mean - self.standardise(value / scale)
         return self.log_density_at(jnp.sum(residual**2, axis=-1))
+
+    def _bright(self):
+        """Whitened fluxes in units of the noise, (spaxel, line)."""
+        bright = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
+        return bright / self.noise_scale[self.data.row_complex]
 
     def _clumps(self):
         """Direction of brighter and fainter, and the variance that clumps add to it."""
-        bright = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
-        bright = bright / self.noise_scale[self.data.row_complex]
+        bright = self._bright()
         square = jnp.sum(bright**2, axis=-1)
         unit = bright / jnp.sqrt(square + TINY)[:, None]
         return unit, self.clumpiness**2 * square

@@ -167,6 +167,26 @@ def test_a_very_bright_spaxel_keeps_its_precision(spectra):
         assert_allclose(found[spaxel], expected, atol=1e-4)
 
 
+def test_light_that_is_far_too_bright_keeps_its_precision(spectra):
+    """An S/N of some 1e7 where data say 10, as a poor start may have it.
+
+    The reference has longer numbers: what lies across is a small difference in it.
+    """
+    flux = np.broadcast_to([1e6, 3e6, 2e6], BRIGHT.shape)
+    found = clumpy(spectra, flux=flux).log_prob(jnp.asarray(spectra.white))
+    owner, long = spectra.row_complex, np.longdouble
+    for spaxel in (0, 1, 3):
+        mean = spectra.root[spaxel].astype(long) @ flux[spaxel].astype(long)
+        mean, white = mean / NOISE[owner], spectra.white[spaxel] / NOISE[owner]
+        square, pull = mean @ mean, white - mean
+        along = mean @ pull / np.sqrt(square)
+        across = pull - along * mean / np.sqrt(square)
+        wide = 1 + long(CLUMP) ** 2 * square
+        density = -0.5 * (along**2 / wide + across @ across + np.log(wide))
+        constant = rest(spectra, spaxel) + norm(0, NOISE[owner]).logpdf(0.0).sum()
+        assert_allclose(found[spaxel], float(density) + constant, rtol=1e-13)
+
+
 def test_without_clumps_the_score_is_the_plain_one(spectra):
     plain = LineData(spectra, jnp.asarray(BRIGHT), jnp.asarray(NOISE))
     value = jnp.asarray(spectra.white)
