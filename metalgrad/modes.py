@@ -20,7 +20,7 @@ from metalgrad.hierarchy import Hierarchy
 from metalgrad.starts import prior_points
 from metalgrad.threads import side_by_side
 
-FAINT = 30.0  # S/N of a spaxel's best line from which any start finds its way (ours)
+FAINT = 3.0  # S/N of a spaxel's best line from which any start finds its way (ours)
 RUNG = 10.0  # times less noise at each step (ours)
 CLOSE = 1.5  # times the noise as it is: no step of its own (ours)
 NEARLY = 1.0  # nats per unit: the gradient of what is as good as a mode

@@ -7,8 +7,10 @@ import pytest
 
 from metalgrad import LineMaps, load_model, modes
 from metalgrad.hierarchy import split
+from metalgrad.inference import prepare
 from metalgrad.likelihood import from_line_maps
-from metalgrad.replicas import replicate
+from metalgrad.ranks import template
+from metalgrad.replicas import replicate, replicate_within
 from metalgrad.starts import prior_points
 
 LINES = {"OII": 0.3, "NeIII": 0.1, "Hbeta": 0.2, "OIII": 1.0, "Halpha": 0.6}
@@ -57,9 +59,25 @@ def test_every_start_comes_to_the_same_mode_of_bright_data(hierarchy, galaxy):
     assert abs(height - again) < 1.0
 
 
+@pytest.mark.slow
+def test_starts_are_not_all_lost_in_one_corner():
+    """In a galaxy near solar, all five climbs from an S/N of 30 ended 0.4 dex below.
+
+    So all chains did, 700 nats under the truth's mode, and R-hat saw nothing.
+    """
+    model = load_model("gradient-independent")
+    data = prepare(model, template(model, 150, 2), None, None)
+    hierarchy = split(model, data)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(2), 3), 3)
+    galaxy, _ = replicate_within(hierarchy, data.arrays, keys[0], 1000.0)
+    (theta, _), *_ = modes.find_branches(hierarchy, galaxy.arrays, keys[1])
+    found, truth = theta[hierarchy.is_level][0], galaxy.truth["level"]
+    assert abs(found - truth) < 0.1
+
+
 @pytest.mark.parametrize(
     ("signal", "rungs"),
-    [(0.0, 1), (30.0, 1), (44.0, 1), (46.0, 2), (3e3, 3), (3e6, 6)],
+    [(0.0, 1), (3.0, 1), (4.4, 1), (4.6, 2), (3e2, 3), (3e5, 6)],
 )
 def test_noise_is_taken_back_by_tens(signal, rungs):
     white = np.array([[signal, 0.1 * signal], [-signal, 0.0]])
