@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from metalgrad import settled
 from metalgrad.collapse import collapse
 from metalgrad.hierarchy import Hierarchy
-from metalgrad.modes import find_branches
+from metalgrad.modes import STARTS, find_branches
 
 LEAST = 1e-2  # curvature, where the prior's is 1
 
@@ -111,7 +111,7 @@ def _spaxel_map(hierarchy, arrays, coordinates, theta, z):
     return still, jnp.where(hierarchy.is_signed, 0.0, bridge), root
 
 
-def expand(hierarchy: Hierarchy, arrays, key, starts: int = 5) -> Expansion:
+def expand(hierarchy: Hierarchy, arrays, key, starts: int = STARTS) -> Expansion:
     """Find the best mode, as `find_branches` does, and the curvature there."""
     return expand_about(
         hierarchy, arrays, *find_branches(hierarchy, arrays, key, starts)[0]
