@@ -135,21 +135,31 @@ def _causes(posterior, draws, calibration, attenuation):
     shared, local = np.zeros((len(ebv), 0)), []
     if "shared_dispersion" in draws:
         shared = draws["shared_dispersion"].transpose("sample", "ratio").values
-    for number, ratio in enumerate(posterior.attrs["ratios"]):
+    ratios = tuple(posterior.attrs["ratios"])
+    common = _spread(calibration, ratios, metallicity, shared)
+    for number, ratio in enumerate(ratios):
         if lines.ratio(ratio).lines <= {*names}:
             predicted = calibration.predict((ratio,), jnp.ravel(metallicity))
             mean, dispersion = (
                 np.asarray(one).reshape(metallicity.shape) for one in predicted
             )
             off = (np.asarray(lines.ratio(ratio).log10(log_flux)) - mean) / dispersion
-            common = shared[:, number, None] if shared.shape[1] else 0.0
-            local.append(straighten(off - common))
+            local.append(straighten(off - common[..., number]))
     return {
         "shared": shared,
         "local": np.concatenate(local, axis=1),
         "dust": straighten(ebv),
         "scatter": straighten(metallicity - line),
     }
+
+
+def _spread(calibration, ratios, metallicity, shared):
+    """Tell what all of a galaxy departs by in each place, (sample, spaxel, ratio)."""
+    each = np.zeros((*metallicity.shape, len(ratios)))
+    if shared.shape[1]:
+        each += shared[:, None]
+    flat = jnp.ravel(metallicity), jnp.array(each.reshape(-1, len(ratios)))
+    return np.asarray(calibration.tie(ratios, *flat)).reshape(each.shape)
 
 
 def _straighten(values, radius, weight):

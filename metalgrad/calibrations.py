@@ -1,6 +1,6 @@
 """Strong-line calibrations: mean log ratios and their dispersion at a metallicity."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -8,6 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metalgrad import cards
+
+LEAD = "R3"
+# By ratio, another that is log R3 less it: its dispersion tells how they hang together.
+DIFFERENCES = {"R2": "O3O2", "S2": "O3S2", "N2": "O3N2"}
+CLOSEST = 0.95  # correlation that dispersions of different samples may imply (ours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +92,15 @@ class Calibration:
     reference : str
         ADS bibcode.
     relations : dict of str to Relation
+    tied : bool
+        Whether a galaxy's departures from the relations follow that from R3, as far as
+        the calibration tells (`follow`), or each ratio departs for itself.
     """
 
     name: str
     reference: str
     relations: dict[str, Relation]
+    tied: bool = False
 
     @property
     def ratios(self) -> tuple[str, ...]:
@@ -153,6 +162,54 @@ class Calibration:
         """Dispersions of the log ratios [dex], stacked."""
         return jnp.stack([self.dispersion(r, metallicity) for r in ratios], axis=-1)
 
+    def follow(
+        self, ratios: tuple[str, ...], metallicity: Float[Array, " spaxel"]
+    ) -> Float[Array, "spaxel ratio"]:
+        """Correlation of the departure of each ratio with that of R3.
+
+        log O3O2 is log R3 less log R2, so that its variance is the sum of theirs less
+        twice their covariance; O3S2 and O3N2 tell of S2 and N2 likewise.  0 where there
+        is no such ratio, for R3 itself, and for all if departures are not `tied`.
+        """
+        width = {name: self.dispersion(name, metallicity) for name in ratios}
+        none, told = jnp.zeros_like(metallicity, float), []
+        for name in ratios:
+            other = DIFFERENCES.get(name)
+            if self.tied and LEAD in ratios and other in self.relations:
+                apart = self.dispersion(other, metallicity)
+                common = (width[LEAD] ** 2 + width[name] ** 2 - apart**2) / 2
+                share = common / (width[LEAD] * width[name])
+                told.append(jnp.clip(share, -CLOSEST, CLOSEST))
+            else:
+                told.append(none)
+        return jnp.stack(told, axis=-1)
+
+    def tie(self, ratios: tuple[str, ...], metallicity, departure):
+        """Make independent departures such as follow that of R3.
+
+        Given that they are independent, and each has the variance that it had.
+
+        Parameters
+        ----------
+        ratios : tuple of str
+        metallicity : array, (spaxel,)
+        departure : array, (spaxel, ratio) or (ratio,)
+            In units of the dispersions.
+        """
+        if not (self.tied and LEAD in ratios):
+            return departure
+        along = self.follow(ratios, metallicity)
+        lead = departure[..., ratios.index(LEAD), None]
+        return along * lead + jnp.sqrt(1 - along**2) * departure
+
+    def untie(self, ratios: tuple[str, ...], metallicity, departure):
+        """Undo `tie`, (spaxel, ratio)."""
+        if not (self.tied and LEAD in ratios):
+            return departure
+        along = self.follow(ratios, metallicity)
+        lead = departure[..., ratios.index(LEAD), None]
+        return (departure - along * lead) / jnp.sqrt(1 - along**2)
+
     def valid(self, *ratios: str) -> tuple[float, float]:
         """Range of 12+log(O/H) where every one of ``ratios`` (default all) holds."""
         ranges = np.array([self[r].valid for r in ratios or self.relations])
@@ -170,7 +227,7 @@ class Calibration:
             )
             for name, value in dispersions.items()
         }
-        return Calibration(self.name, self.reference, self.relations | changed)
+        return replace(self, relations=self.relations | changed)
 
 
 HEADER = ("reference", "zero_point", "valid", "status")
@@ -191,7 +248,7 @@ def load_calibration(name) -> Calibration:
     """
     card = cards.read("calibrations", name)
     tables = {key: card.pop(key) for key in list(card) if isinstance(card[key], dict)}
-    cards.check_keys(card, name, required=HEADER, optional=("summary",))
+    cards.check_keys(card, name, required=HEADER, optional=("summary", "tied"))
     relations = {}
     for ratio, table in tables.items():
         source = f"{name}, [{ratio}]"
@@ -205,7 +262,9 @@ def load_calibration(name) -> Calibration:
             _width(table.get("dispersion")),
             table.get("direction", "ratio"),
         )
-    return Calibration(Path(name).stem, card["reference"], relations)
+    if not isinstance(tied := card.get("tied", False), bool):
+        raise ValueError(f"tied of {name} is {tied!r}; give true or false")
+    return Calibration(Path(name).stem, card["reference"], relations, tied)
 
 
 def _width(dispersion):

@@ -22,28 +22,12 @@ from metalgrad.fields import load_field
 from metalgrad.geometry import radius
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.observation import LineData
-from metalgrad.priors import decenter, draw, parse_prior
+from metalgrad.priors import Free, decenter, draw, parse_prior
 from metalgrad.textures import Smooth, Texture, load_texture
 
 RATIOS = ("R3", "R2", "O3O2", "Ne3O2", "S2")
 LN10 = float(np.log(10))  # exp(x ln 10) costs a quarter of 10**x
 ANCHORS = ("OIII", "Halpha", "Hbeta")
-
-
-@dataclass(frozen=True, eq=False)
-class Free:
-    """A ratio that no calibration predicts: one mean for the galaxy, and scatter.
-
-    Attributes
-    ----------
-    mean : Distribution
-        Prior of the galaxy's log10 ratio.
-    scatter : float
-        Standard deviation between spaxels [dex]; 0 for none.
-    """
-
-    mean: Distribution
-    scatter: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,22 +118,24 @@ class Model:
         metallicity = mean + scatter * offset
         log_ratio, dispersion = self.calibration.predict(ratios, metallicity)
         if not is_shared:
-            about, width = log_ratio / dispersion + departure, jnp.sqrt(1 - rho)
+            about = self.calibration.untie(ratios, metallicity, log_ratio / dispersion)
+            about, width = about + departure, jnp.sqrt(1 - rho)
             local = canvas.draw("local", len(ratios), amplitude=width, mean=about)
             departure = departure + width * local
+        departure = self.calibration.tie(ratios, metallicity, departure)
         return metallicity, log_ratio + dispersion * departure
 
     def sample_shared(self, rho, canvas, mean, ratios, data) -> Float[Array, " ratio"]:
-        """Draw what all of the galaxy departs by from its calibrations.
+        """Draw what all of a galaxy departs by from its calibrations, as yet untied.
 
-        Data may tell its typical ratios well, and hardly which part is metallicity: so
-        those are drawn, as far as told, about what its mean metallicity's would be: a
-        valley of both bends.  That would tie all waves (three times the steps).
+        Data may tell typical ratios well, and hardly which part is metallicity: so they
+        are drawn, as far as told, about those of its mean metallicity: a valley of both
+        bends.  That would tie all waves (three times the steps).
         """
         if isinstance(rho, float) and rho == 0:
             return jnp.zeros(len(ratios))
         with numpyro.plate("ratio", len(ratios)):
-            if canvas.smooth:
+            if canvas.smooth or self.calibration.tied:
                 law = dist.Normal(0.0, jnp.sqrt(rho))
                 return numpyro.sample("shared_dispersion", law)
             found = self.calibration.predict(ratios, jnp.mean(mean, keepdims=True))

@@ -1,6 +1,6 @@
 """Priors, and parts of a model that have them, as model cards name them."""
 
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass
 from numbers import Real
 
 import numpyro
@@ -10,6 +10,22 @@ from numpyro.distributions import Distribution
 from metalgrad import cards
 
 DECENTERED = "_decentered"  # ends the name of a normal that is drawn standardised
+
+
+@dataclass(frozen=True, eq=False)
+class Free:
+    """A ratio that no calibration predicts: one mean for the galaxy, and scatter.
+
+    Attributes
+    ----------
+    mean : Distribution
+        Prior of the galaxy's log10 ratio.
+    scatter : float
+        Standard deviation between spaxels [dex]; 0 for none.
+    """
+
+    mean: Distribution
+    scatter: float = 0.0
 
 
 def parse_prior(name: str, card) -> Distribution:

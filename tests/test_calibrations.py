@@ -1,13 +1,15 @@
 """Strong-line calibrations: laws that hold for every card."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from metalgrad import cards
-from metalgrad.calibrations import Relation, load_calibration
+from metalgrad import cards, lines
+from metalgrad.calibrations import DIFFERENCES, Relation, load_calibration
 
 PAIRS = [
     (name, ratio)
@@ -176,3 +178,65 @@ def test_a_card_of_the_user(tmp_path):
     path.write_text(f"{head}[R3]\ncoeficients = [0.5, -1.0]\n")
     with pytest.raises(ValueError, match="coefficients"):
         load_calibration(path)
+
+
+LINES = ("OII", "Hbeta", "OIII", "NII", "Halpha", "SII")
+EXACT = np.random.default_rng(5).normal(size=(400_000, 4))
+RATIOS = ("R3", "R2", "Ne3O2", "S2")
+
+
+def test_dispersions_of_differences_tell_how_ratios_hang_together():
+    """Of many galaxies log R3 - log R2 scatters as O3O2 does, and R3 - S2 as O3S2."""
+    tied, at = load_calibration("curti23-tied"), jnp.full(len(EXACT), 8.0)
+    departure = np.asarray(tied.tie(RATIOS, at, jnp.array(EXACT)))
+    width = np.asarray(tied.dispersions(RATIOS, at[:1]))[0]
+    off = dict(zip(RATIOS, (departure * width).T, strict=True))
+    for name, expected in zip(RATIOS, width, strict=True):
+        assert_allclose(off[name].std(), expected, rtol=5e-3)
+    assert_allclose((off["R3"] - off["R2"]).std(), 0.15, rtol=5e-3)
+    assert_allclose((off["R3"] - off["S2"]).std(), 0.17, rtol=5e-3)
+    assert abs(np.corrcoef(off["R3"], off["Ne3O2"])[0, 1]) < 0.01  # of which none tells
+
+
+@pytest.mark.parametrize("name", ["curti23-tied", "curti23", "curti23-growing"])
+def test_ties_may_be_undone(name):
+    calibration, at = load_calibration(name), jnp.linspace(7.0, 8.8, 50)
+    departure = jnp.array(EXACT[:50])
+    tied = calibration.tie(RATIOS, at, departure)
+    assert_allclose(calibration.untie(RATIOS, at, tied), departure, atol=1e-12)
+    assert np.array_equal(tied, departure) != (name == "curti23-tied")
+
+
+def test_ties_hold_where_dispersions_grow():
+    """A correlation is never beyond 1, whatever samples the dispersions are of."""
+    growing = replace(load_calibration("curti23-growing"), tied=True)
+    found = growing.follow(("R3", "R2"), jnp.array([7.25, 8.6]))
+    low = (0.29**2 + 0.48**2 - 0.70**2) / (2 * 0.29 * 0.48)
+    high = (0.09**2 + 0.11**2 - 0.15**2) / (2 * 0.09 * 0.11)
+    assert_allclose(found, [[0, low], [0, high]], rtol=1e-9)
+    wide = growing.with_dispersion(O3O2=3.0)
+    assert abs(wide.follow(("R3", "R2"), jnp.array([8.0]))[0, 1]) < 1
+
+
+def test_whether_ratios_are_tied_is_said_plainly(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'tied = "perhaps"\nreference = "mine"\nzero_point = 8.69\n'
+        'valid = [7.0, 9.0]\nstatus = "made up"\n[R3]\ncoefficients = [0.5, -1.0]\n'
+    )
+    with pytest.raises(ValueError, match=r"tied of .* is 'perhaps'; give true or"):
+        load_calibration(path)
+
+
+def test_without_r3_there_is_nothing_to_follow():
+    tied, at = load_calibration("curti23-tied"), jnp.array([8.0])
+    departure = jnp.array([[1.0, -2.0]])
+    assert np.array_equal(tied.tie(("R2", "S2"), at, departure), departure)
+
+
+@pytest.mark.parametrize("pair", DIFFERENCES.items(), ids="-".join)
+def test_differences_are_what_they_are_called(pair):
+    name, other = pair
+    flux = {line: jnp.log(float(n + 2)) for n, line in enumerate(LINES)}
+    r3, one, apart = (lines.ratio(n).log10(flux) for n in ("R3", name, other))
+    assert_allclose(apart, r3 - one, rtol=1e-12)

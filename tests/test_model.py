@@ -74,6 +74,7 @@ def trace(model, data, **values):
 # Sites
 
 
+CARDS = cards.names("calibrations")
 ITS_OWN = "reddening_offset", "brightness_offset"  # of a spaxel, whatever the ratios
 
 
@@ -137,7 +138,10 @@ def test_sites_and_their_shapes(name, channels):
     assert others == own - {"central"} | {"scatter", "scatter_signed"}
 
 
-@pytest.mark.parametrize("calibration", cards.names("calibrations"))
+LOOSE = [name for name in CARDS if not load_calibration(name).tied]
+
+
+@pytest.mark.parametrize("calibration", LOOSE)
 def test_ratios_depart_by_a_shared_and_a_local_part(calibration):
     """A single one, too, and of any calibration: the closed form, in NumPy."""
     model = load_model("flat", calibration=calibration)
@@ -174,6 +178,29 @@ def test_ratios_depart_by_a_shared_and_a_local_part(calibration):
     mean, width = expect(np.asarray(sites["metallicity"]["value"]))
     expected = mean.T + width.T * (shared + 0.8 * np.asarray(values["local"]))
     np.testing.assert_allclose(sites["log_ratio"]["value"], expected)
+
+
+@pytest.mark.parametrize("name", ["gradient", "gradient-rho0", "gradient-rho1"])
+def test_tied_ratios_follow_r3_with_both_parts(name):
+    """Their departures in NumPy: R2's by -0.12 and S2's by -0.44 of R3's own."""
+    model = load_model(name, calibration="curti23-tied")
+    data = model.prepare(some_tables(("OII", "Hbeta", "OIII", "Halpha", "SII")))
+    sites = {key: site["value"] for key, site in trace(model, data).items()}
+    assert model.choose(data.lines)[0] == ("R3", "R2", "S2")
+    rho = float(sites["rho"])
+    own = np.zeros((SPAXELS, 3))
+    if "shared_dispersion" in sites:
+        assert "typical_ratio" not in sites
+        own += np.asarray(sites["shared_dispersion"])
+    if "local" in sites:
+        own += np.sqrt(1 - rho) * np.asarray(sites["local"])
+    z, known = sites["metallicity"], model.calibration
+    mean = np.stack([known.log_ratio(r, z) for r in ("R3", "R2", "S2")], axis=1)
+    apart = np.array([0.15, 0.17])
+    follow = np.append(0.0, (0.09**2 + 0.11**2 - apart**2) / (2 * 0.09 * 0.11))
+    departure = follow * own[:, :1] + np.sqrt(1 - follow**2) * own
+    expected = np.asarray(mean) + departure * np.array([0.09, 0.11, 0.11])
+    np.testing.assert_allclose(sites["log_ratio"], expected, rtol=1e-9)
 
 
 def test_fluxes_follow_from_the_sites():
