@@ -4,10 +4,11 @@ What the machine can do is measured in the same process, in the same kind of com
 loop as the gradient: bytes from memory, multiplications with additions of numbers that
 are in cache, and exponentials of them.  What a gradient has to do is counted by XLA's
 analysis of its program: operations, transcendental functions; and bytes that must come
-from memory once, those of its arguments and results.  The floor is the sum
-of the times for operations and functions on one core, or that for bytes if longer: of
-the program that XLA made, which may do more than the formula asks for.  Run ``python benchmarks/bench_roofline.py``; the
-table goes to ``benchmarks/results/roofline.json``.
+from memory once, those of its arguments and results.  The floor is the sum of the times
+for operations and functions on one core, or that for bytes if longer: of the program
+that XLA made, which may do more than the formula asks for.  Run
+``python benchmarks/bench_roofline.py``; the table goes to
+``benchmarks/results/roofline.json``.
 """
 
 import json
