@@ -11,6 +11,7 @@ import json
 import os
 import time
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,14 +38,17 @@ def prepare(count):
     return hierarchy, arrays, theta, z, settled.find(hierarchy, arrays, theta, z)
 
 
+def find_potential(hierarchy, coordinates, still, arrays, theta, z):
+    """Negative log density of the model, or in NUTS's coordinates where ``still``."""
+    volume = 0.0
+    if still:
+        z, volume = settled.place(hierarchy, arrays, coordinates, theta, z)
+    return hierarchy.potential(arrays, theta, z) - volume
+
+
 def time_gradient(hierarchy, arrays, theta, z, coordinates, *, still):
     """Median and best seconds of one gradient."""
-
-    def potential(theta, z):
-        volume = 0.0
-        if still:
-            z, volume = settled.place(hierarchy, arrays, coordinates, theta, z)
-        return hierarchy.potential(arrays, theta, z) - volume
+    potential = partial(find_potential, hierarchy, coordinates, still, arrays)
 
     @jax.jit
     def loop(theta, z):

@@ -12,20 +12,17 @@ that XLA made, which may do more than the formula asks for.  Run
 """
 
 import json
-import os
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from bench_gradient import prepare, time_gradient
+from bench_gradient import REPEATS, find_potential, prepare, time_gradient
 
-from metalgrad import settled
+from metalgrad.bench_measures import about
 
 RESULTS = Path(__file__).parent / "results" / "roofline.json"
-REPEATS = 7
 LARGE, SMALL = 1 << 25, 1 << 11  # numbers beyond any cache, and within the first
 DEGREE, TURNS = 64, 2000  # of a polynomial; turns of a loop
 
@@ -67,13 +64,7 @@ def measure_machine() -> dict[str, float]:
 
 def count_work(hierarchy, arrays, theta, z, coordinates, *, still) -> dict[str, float]:
     """Count what one gradient has to do: operations, functions, bytes to be fetched."""
-
-    def potential(arrays, theta, z):
-        volume = 0.0
-        if still:
-            z, volume = settled.place(hierarchy, arrays, coordinates, theta, z)
-        return hierarchy.potential(arrays, theta, z) - volume
-
+    potential = partial(find_potential, hierarchy, coordinates, still)
     gradient = jax.jit(jax.grad(potential, argnums=(1, 2)))
     counted = gradient.lower(arrays, theta, z).compile().cost_analysis()
     read = jax.tree.leaves((arrays, coordinates if still else None, theta, z))
@@ -109,14 +100,8 @@ def main():
                     f"{seconds / floor:.2f} times the floor of {floor * 1e6:.1f} us",
                     flush=True,
                 )
-    about = {
-        "device": str(jax.devices()[0]),
-        "cores": os.cpu_count(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {name: version(name) for name in ("jax", "numpyro")},
-        "machine": machine,
-    }
-    RESULTS.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+    found = about() | {"machine": machine, "rows": rows}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import warnings
 from pathlib import Path
 
 import arviz as az
-import kept
 import loo
 import numpy as np
 import xarray
@@ -67,24 +66,13 @@ def report(rows):
         some = [row for row in rows if row["truth"] == truth]
         for way in ("conditional", "integrated") if some else ():
             gain, error, *high = np.array([row[way] for row in some]).T
-            print(f"{truth}, {way}: {len(some)} galaxies, right in ", end="")
-            print(f"{np.mean(sign * gain > 0):.0%}, by more than the error ", end="")
-            print(f"{np.mean(sign * gain > error):.0%}, wrong so ", end="")
-            print(f"{np.mean(-sign * gain > error):.0%}; median ", end="")
-            print(f"{np.median(sign * gain):+.2f} nats; k > {HIGH} in ", end="")
-            print(f"{np.mean(high) / loo.COUNT:.1%} of spaxels")
+            print(f"{truth}, {way}: {loo.tell(sign * gain, error)}; ", end="")
+            print(f"k > {HIGH} in {np.mean(high) / loo.COUNT:.1%} of spaxels")
 
 
 def main(count=10):
     """Fit what is missing of ``count`` galaxies of either kind, and report."""
-    rows = kept.read(RESULTS)
-    done = {(row["seed"], row["truth"]) for row in rows}
-    for seed in range(1, int(count) + 1):
-        for truth in loo.SLOPES:
-            if (seed, truth) not in done:
-                rows.append(judge(seed, truth))
-                kept.add(RESULTS, rows[-1])
-    report(rows)
+    report(loo.complete(RESULTS, judge, int(count)))
 
 
 if __name__ == "__main__":

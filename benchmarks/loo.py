@@ -83,16 +83,22 @@ def judge(seed, truth):
     }
 
 
+def tell(gain, error):
+    """Say how often the right model is better by ``gain``, and by more than that."""
+    return (
+        f"{len(gain)} galaxies; the right model is better in {np.mean(gain > 0):.0%}, "
+        f"by more than the error in {np.mean(gain > error):.0%}; the wrong one so in "
+        f"{np.mean(-gain > error):.0%}; median gain {np.median(gain):.2f}"
+    )
+
+
 def report(rows):
     """Count how often the right model is better, and by more than its error."""
     for truth, sign in (("steep", 1), ("flat", -1)):
         some = [row for row in rows if row["truth"] == truth]
         gain = sign * np.array([row["gradient_better"] for row in some])
         error = np.array([row["error"] for row in some])
-        print(f"{truth}: {len(some)} galaxies; the right model is better in ", end="")
-        print(f"{np.mean(gain > 0):.0%}, by more than the error in ", end="")
-        print(f"{np.mean(gain > error):.0%}; the wrong one so in ", end="")
-        print(f"{np.mean(-gain > error):.0%}; median gain {np.median(gain):.2f}")
+        print(f"{truth}: {tell(gain, error)}")
         mean, sd = np.transpose([row["slope"] for row in some])
         pull = (mean - SLOPES[truth]) / sd
         print(f"  slopes: mean pull {pull.mean():+.2f} +- ", end="")
@@ -102,16 +108,21 @@ def report(rows):
     print(f"converged: {np.mean([row['converged'] for row in rows]):.0%} of fits")
 
 
-def main(count=50):
-    """Fit what is missing of ``count`` galaxies of either kind, and report."""
-    rows = kept.read(RESULTS)
+def complete(results, judge, count):
+    """Judge what is missing of ``count`` galaxies of either kind; return all rows."""
+    rows = kept.read(results)
     done = {(row["seed"], row["truth"]) for row in rows}
-    for seed in range(1, int(count) + 1):
+    for seed in range(1, count + 1):
         for truth in SLOPES:
             if (seed, truth) not in done:
                 rows.append(judge(seed, truth))
-                kept.add(RESULTS, rows[-1])
-    report(rows)
+                kept.add(results, rows[-1])
+    return rows
+
+
+def main(count=50):
+    """Fit what is missing of ``count`` galaxies of either kind, and report."""
+    report(complete(RESULTS, judge, int(count)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from metalgrad import cards
 
-LEAD = "R3"
+LEAD = "R3"  # the departures of other ratios follow its own
 # By ratio, another that is log R3 less it: its dispersion tells how they hang together.
 DIFFERENCES = {"R2": "O3O2", "S2": "O3S2", "N2": "O3N2"}
 CLOSEST = 0.95  # correlation that dispersions of different samples may imply (ours)
@@ -171,18 +171,22 @@ class Calibration:
         twice their covariance; O3S2 and O3N2 tell of S2 and N2 likewise.  0 where there
         is no such ratio, for R3 itself, and for all if departures are not `tied`.
         """
-        width = {name: self.dispersion(name, metallicity) for name in ratios}
-        none, told = jnp.zeros_like(metallicity, float), []
-        for name in ratios:
-            other = DIFFERENCES.get(name)
-            if self.tied and LEAD in ratios and other in self.relations:
-                apart = self.dispersion(other, metallicity)
-                common = (width[LEAD] ** 2 + width[name] ** 2 - apart**2) / 2
-                share = common / (width[LEAD] * width[name])
-                told.append(jnp.clip(share, -CLOSEST, CLOSEST))
-            else:
-                told.append(none)
-        return jnp.stack(told, axis=-1)
+        if not self._are_tied(ratios):
+            return jnp.zeros((*jnp.shape(metallicity), len(ratios)))
+        return jnp.stack([self._follow(r, metallicity) for r in ratios], axis=-1)
+
+    def _follow(self, name, metallicity):
+        other = DIFFERENCES.get(name)
+        if other not in self.relations:
+            return jnp.zeros_like(metallicity, float)
+        lead, own, apart = (
+            self.dispersion(n, metallicity) for n in (LEAD, name, other)
+        )
+        share = (lead**2 + own**2 - apart**2) / (2 * lead * own)
+        return jnp.clip(share, -CLOSEST, CLOSEST)
+
+    def _are_tied(self, ratios):
+        return self.tied and LEAD in ratios
 
     def tie(self, ratios: tuple[str, ...], metallicity, departure):
         """Make independent departures such as follow that of R3.
@@ -196,7 +200,7 @@ class Calibration:
         departure : array, (spaxel, ratio) or (ratio,)
             In units of the dispersions.
         """
-        if not (self.tied and LEAD in ratios):
+        if not self._are_tied(ratios):
             return departure
         along = self.follow(ratios, metallicity)
         lead = departure[..., ratios.index(LEAD), None]
@@ -204,7 +208,7 @@ class Calibration:
 
     def untie(self, ratios: tuple[str, ...], metallicity, departure):
         """Undo `tie`, (spaxel, ratio)."""
-        if not (self.tied and LEAD in ratios):
+        if not self._are_tied(ratios):
             return departure
         along = self.follow(ratios, metallicity)
         lead = departure[..., ratios.index(LEAD), None]
@@ -264,7 +268,19 @@ def load_calibration(name) -> Calibration:
         )
     if not isinstance(tied := card.get("tied", False), bool):
         raise ValueError(f"tied of {name} is {tied!r}; give true or false")
+    if tied and not _tells_ties(relations):
+        pairs = ", or ".join(" and ".join(pair) for pair in DIFFERENCES.items())
+        raise ValueError(
+            f"{name} is tied, but has not what tells of ties: {LEAD} with {pairs}; "
+            "give their tables, or leave tied out"
+        )
     return Calibration(Path(name).stem, card["reference"], relations, tied)
+
+
+def _tells_ties(relations):
+    return LEAD in relations and any(
+        {*pair} <= {*relations} for pair in DIFFERENCES.items()
+    )
 
 
 def _width(dispersion):

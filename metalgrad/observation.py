@@ -25,7 +25,7 @@ class LineData(Distribution):
 
     def sample(self, key, sample_shape=()):
         """Draw whitened data; a row without information stays 0."""
-        mean = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
+        mean = self._mean()
         if self.clumpiness is not None:
             key_clump, key = jax.random.split(key)
             clump = jax.random.normal(key_clump, (*sample_shape, len(mean), 1))
@@ -37,7 +37,7 @@ class LineData(Distribution):
 
     def residuals(self, value):
         """Whitened residuals in units of the noise, (spaxel, line)."""
-        mean = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
+        mean = self._mean()
         return (mean - value) / self.noise_scale[self.data.row_complex]
 
     def standardise(self, residual):
@@ -70,8 +70,11 @@ class LineData(Distribution):
 
     def _bright(self):
         """Whitened fluxes in units of the noise, (spaxel, line)."""
-        bright = jnp.einsum("srl,sl->sr", self.data.root, self.flux)
-        return bright / self.noise_scale[self.data.row_complex]
+        return self._mean() / self.noise_scale[self.data.row_complex]
+
+    def _mean(self):
+        """Whitened fluxes, (spaxel, line)."""
+        return jnp.einsum("srl,sl->sr", self.data.root, self.flux)
 
     def _clumps(self):
         """Direction of brighter and fainter, and the variance that clumps add to it."""

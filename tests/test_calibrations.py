@@ -228,6 +228,17 @@ def test_whether_ratios_are_tied_is_said_plainly(tmp_path):
         load_calibration(path)
 
 
+def test_a_card_that_tells_no_ties_is_refused(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'tied = true\nreference = "mine"\nzero_point = 8.69\n'
+        'valid = [7.0, 9.0]\nstatus = "made up"\n[R3]\ncoefficients = [0.5, -1.0]\n'
+        "[R2]\ncoefficients = [0.5, -1.0]\n"
+    )
+    with pytest.raises(ValueError, match=r"R3 with R2 and O3O2, or S2 and O3S2, or N2"):
+        load_calibration(path)
+
+
 def test_without_r3_there_is_nothing_to_follow():
     tied, at = load_calibration("curti23-tied"), jnp.array([8.0])
     departure = jnp.array([[1.0, -2.0]])
