@@ -5,10 +5,10 @@ loop as the gradient: bytes from memory, multiplications with additions of numbe
 are in cache, and exponentials of them.  What a gradient has to do is counted by XLA's
 analysis of its program: operations, transcendental functions; and bytes that must come
 from memory once, those of its arguments and results.  The floor is the sum of the times
-for operations and functions on one core, or that for bytes if longer: of the program
-that XLA made, which may do more than the formula asks for.  Run
-``python benchmarks/bench_roofline.py``; the table goes to
-``benchmarks/results/roofline.json``.
+for operations and functions, or that for bytes if longer: of the program that XLA made,
+which may do more than the formula asks for.  All is of one core, as XLA uses one for a
+gradient of this size: run ``taskset -c 0 python benchmarks/bench_roofline.py``; the
+table goes to ``benchmarks/results/roofline.json``.
 """
 
 import json
