@@ -77,7 +77,8 @@ def sample(
     if len(outcomes) == 1 or not are_apart(run, outcomes):
         outcome = alternate(outcomes)
         return outcome, integrate(affines[0], outcome)[0], None
-    middles = find_middles(run, outcomes, affines)
+    centres = [run.middle(arrays, affine)[0] for affine in affines]
+    middles = find_middles(run, outcomes, centres)
     outcomes = [
         stay(one, _owner(run, middles, one["kept"]["theta"]) == number)
         for number, one in enumerate(outcomes)
@@ -101,14 +102,15 @@ def are_apart(run: Run, outcomes: list[dict]) -> bool:
     )
 
 
-def find_middles(run: Run, outcomes: list[dict], affines) -> np.ndarray:
+def find_middles(run: Run, outcomes: list[dict], centres) -> np.ndarray:
     """Return the levels at which the chains of each branch begin, (branch, level).
 
-    Of the chain that begins nearest to its mode: another may have gone over.
+    Of the chain that begins nearest to its branch's centre, (galaxy,): another may have
+    gone over.
     """
     levels = _levels(run, outcomes)
     begun = np.median(levels[:, :, : max(1, levels.shape[2] // 4)], axis=2)
-    modes = [np.asarray(one["theta"])[run.hierarchy.is_level] for one in affines]
+    modes = [np.asarray(theta)[run.hierarchy.is_level] for theta in centres]
     away = np.linalg.norm(begun - np.array(modes)[:, None], axis=-1)
     return np.take_along_axis(begun, away.argmin(axis=1)[:, None, None], axis=1)[:, 0]
 
@@ -182,18 +184,13 @@ def _integrate(run, arrays, is_home, affine, outcome, key):
     shape = drawn.shape[:2]
     flat = drawn.reshape(-1, drawn.shape[-1])
     starts = latents.reshape(-1, *latents.shape[2:])
-    middle = jnp.broadcast_to(_centre(run, arrays, affine), (looks, *z.shape[2:]))
+    middle = run.middle(arrays, affine)[1]
+    middle = jnp.broadcast_to(middle, (looks, *z.shape[2:]))
     look = _looker(hierarchy, arrays, affine, key_noise)
     at_draws = look(flat, starts) - proposal.log_density(flat)
     at_proposals = look(proposed, middle) - proposal.log_density(proposed)
     at_proposals = np.where(is_home(proposed), at_proposals, -np.inf)
     return log_integral(at_draws.reshape(shape), at_proposals)
-
-
-def _centre(run, arrays, affine):
-    """Return the latents in the middle of a branch."""
-    middle = affine["steady"], affine["theta"], affine["z"]
-    return run.still.place(run.hierarchy, arrays, *middle)[0]
 
 
 def _looker(hierarchy, arrays, affine, key):

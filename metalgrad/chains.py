@@ -111,9 +111,16 @@ class Run:
 
     def _unwhiten(self, arrays, affine, white):
         """Take a sampler's coordinates to the galaxy's, with their volume."""
-        theta, y = curvature.unwhiten(affine, white["galaxy"], white["spaxel"])
-        place = self.still.place
-        return theta, *place(self.hierarchy, arrays, affine["steady"], theta, y)
+        still = curvature.unwhiten(affine, white["galaxy"], white["spaxel"])
+        return self._place(arrays, affine, *still)
+
+    def middle(self, arrays, affine):
+        """Return the galaxy and the latents in the middle of a branch."""
+        return self._place(arrays, affine, affine["theta"], affine["z"])[:2]
+
+    def _place(self, arrays, affine, theta, y):
+        placed = self.still.place(self.hierarchy, arrays, affine["steady"], theta, y)
+        return placed if self.hierarchy.coupled else (theta, *placed)
 
     def _start(self, key, arrays, affine):
         """Initialise a chain near the middle of the Gaussian approximation."""

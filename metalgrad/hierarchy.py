@@ -17,10 +17,11 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import Normal
+from numpyro.distributions.transforms import IdentityTransform
 
 from metalgrad import roles
 from metalgrad.priors import DECENTERED
-from metalgrad.supports import is_straight, refuse_fixed, unconstrain
+from metalgrad.supports import refuse_fixed, unconstrain
 
 SIGNED = "_signed"  # ends the name of an amplitude whose sign is free
 UNITS = "spaxel", "wave"  # plates of departures
@@ -84,10 +85,11 @@ class Hierarchy:
         return self._mark(name in LEVELS for name in self.galaxy)
 
     @property
-    def is_added(self) -> np.ndarray:
-        """Which of ``theta`` are amounts as they stand, that may add to the data."""
-        added = [is_straight(transform) for _, transform in self.galaxy.values()]
-        return self._mark(added) & ~self.is_signed
+    def is_plain(self) -> np.ndarray:
+        """Which of ``theta`` are drawn as they stand."""
+        each = (transform for _, transform in self.galaxy.values())
+        plain = [getattr(t, "base_transform", t) for t in each]
+        return self._mark(isinstance(t, IdentityTransform) for t in plain)
 
     def _mark(self, sites):
         return np.repeat(
@@ -199,15 +201,34 @@ class Hierarchy:
         Of a normal whose width is latent it grows without bound as that shrinks, and
         the density of a normal at its middle with it: a mode, but without any volume.
         """
+        total = jnp.zeros(())
+        for law, base in self._laws(arrays, theta):
+            if base is not None:
+                total += law.log_prob(jnp.broadcast_to(base.loc, law.shape())).sum()
+        return total
+
+    def standards(self, arrays, theta) -> tuple:
+        """Means and widths of the galaxy's normal priors, (galaxy,).
+
+        Of what has another prior the width is 0.
+        """
+        found = {"loc": [], "scale": []}
+        for law, base in self._laws(arrays, theta):
+            for name, parts in found.items():
+                told = 0.0 if base is None else getattr(base, name)
+                parts.append(jnp.ravel(jnp.broadcast_to(told, law.shape())))
+        return tuple(jnp.concatenate(parts) for parts in found.values())
+
+    def _laws(self, arrays, theta):
+        """Prior of each of the galaxy's sites, and the normal behind it or None."""
         units = 1 if self.coupled else len(arrays["white"])
         values, _ = self.unpack(theta, jnp.zeros((units, self.sizes[1])))
         trace = self._trace(arrays, values)
-        total = jnp.zeros(())
         for law in (trace[name]["fn"] for name in self.galaxy):
-            base = getattr(law, "base_dist", law)  # within a plate, or to_event
-            if isinstance(base, Normal):
-                total += law.log_prob(jnp.broadcast_to(base.loc, law.shape())).sum()
-        return total
+            base = law
+            while hasattr(base, "base_dist"):  # within a plate, or to_event
+                base = base.base_dist
+            yield law, base if isinstance(base, Normal) else None
 
     def sites(self, arrays, theta, z) -> dict:
         """Every latent and deterministic site of the model at one point."""

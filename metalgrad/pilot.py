@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from metalgrad import steady
+from metalgrad import steady, straight
 from metalgrad.curvature import Expansion
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.modes import choose_live
@@ -171,16 +171,16 @@ def climb_down(hierarchy: Hierarchy, arrays, theta, told):
 
 
 @partial(jax.jit, static_argnums=0)
-def _curvature(hierarchy, arrays, coordinates, theta, still):
-    """Hessian of the potential in theta and still coordinates."""
-    size = len(theta)
+def _curvature(hierarchy, arrays, coordinates, free, still):
+    """Hessian of the potential in what is free and still coordinates."""
 
     def potential(point):
-        t, y = point[:size], point[None, size:]
-        z, log_volume = steady.place(hierarchy, arrays, coordinates, t, y)
-        return hierarchy.potential(arrays, t, z) - log_volume
+        free_now, y = point[: free.size], point[None, free.size :]
+        own = hierarchy, arrays, coordinates, free_now, y
+        theta, z, log_volume = steady.place(*own)
+        return hierarchy.potential(arrays, theta, z) - log_volume
 
-    point = jnp.concatenate([theta, still[0]])
+    point = jnp.concatenate([free, still[0]])
 
     def column(unit):
         return jax.jvp(jax.grad(potential), (point,), (unit,))[1]
@@ -189,7 +189,7 @@ def _curvature(hierarchy, arrays, coordinates, theta, still):
 
 
 def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None):
-    """Gaussian approximation about a point that is a mode in ``z``.
+    """Gaussian approximation about a point that is a mode given what is free.
 
     Parameters
     ----------
@@ -198,31 +198,35 @@ def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None):
     theta : array, (galaxy,)
     z : array, (1, latent)
     path : array, (draw, galaxy), optional
-        Of a short chain, to correct what curvature says of ``theta``.
+        Of a short chain, to correct what curvature says of what is free.
     told : array of bool, (galaxy,), optional
         For which of ``theta`` the curvature may be trusted; for all if None.
 
     Returns
     -------
     Expansion
+        In what is free and still coordinates, as `steady.place` has them.
     """
-    size = len(theta)
-    look = partial(_curvature, hierarchy, arrays)
-    plain = np.asarray(look(steady.blank(hierarchy), theta, z))[size:, size:]
-    coordinates = steady.find(hierarchy, arrays, theta, z, plain)
-    hessian = np.asarray(look(coordinates, theta, jnp.zeros_like(z)))
+    chosen = straight.sort(hierarchy).free
+    free, size = jnp.asarray(theta)[chosen], len(chosen)
+    coordinates = steady.find(hierarchy, arrays, jnp.asarray(theta), z)
+    still = jnp.zeros((1, sum(hierarchy.sizes) - size))
+    hessian = np.asarray(_curvature(hierarchy, arrays, coordinates, free, still))
     value, axes = np.linalg.eigh(hessian[size:, size:])
     value = np.maximum(np.abs(value), LEAST)
     cross = axes.T @ hessian[size:, :size]
     bridge = -axes @ (cross / value[:, None])
-    bridge[:, hierarchy.is_signed] = 0.0  # departures are the same for either sign
-    coordinates, bridge = steady.follow(coordinates, bridge, hierarchy.is_added)
+    # Departures are the same for either sign.
+    bridge[:, hierarchy.is_signed[chosen]] = 0.0
     schur = hessian[:size, :size] - cross.T @ (cross / value[:, None])
-    stretch = _root_of_inverse(schur, np.ones(size, bool) if told is None else told)
+    trusted = np.ones(size, bool) if told is None else np.asarray(told)[chosen]
+    stretch = _root_of_inverse(schur, trusted)
+    if path is not None:
+        stretch = summarise(path[:, chosen], stretch)
     return Expansion(
-        theta=jnp.asarray(theta),
-        z=jnp.zeros_like(z),
-        stretch=jnp.asarray(stretch if path is None else summarise(path, stretch)),
+        theta=free,
+        z=still,
+        stretch=jnp.asarray(stretch),
         bridge=jnp.asarray(bridge[None]),
         root=None,
         log_evidence=np.nan,
@@ -236,13 +240,13 @@ def expand_about(hierarchy: Hierarchy, arrays, path, z):
     The sign of an amplitude is free, so its mean may be zero, where departures have no
     effect: coordinates are found at its root mean square.
     """
-    mean = np.mean(path, axis=0)
+    chosen, mean = straight.sort(hierarchy).free, np.mean(path, axis=0)
     width = np.sqrt(np.mean(path**2, axis=0))
     theta = np.where(hierarchy.is_signed, width, mean)
-    free = np.arange(sum(hierarchy.sizes)) >= len(theta)
+    free = ~np.isin(np.arange(sum(hierarchy.sizes)), chosen)
     theta, z = descend(hierarchy, arrays, theta, z, free)
     found = expand_at(hierarchy, arrays, theta, z, path)
-    return replace(found, theta=jnp.asarray(mean))
+    return replace(found, theta=jnp.asarray(mean[chosen]))
 
 
 def _root_of_inverse(curvature, told):

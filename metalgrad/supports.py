@@ -8,7 +8,6 @@ from numpyro.distributions.constraints import real, unit_interval
 from numpyro.distributions.transforms import (
     AffineTransform,
     ComposeTransform,
-    IdentityTransform,
     SoftplusTransform,
     Transform,
 )
@@ -33,12 +32,6 @@ def unconstrain(distribution):
     ):
         return Probit()
     return biject_to(distribution.support)
-
-
-def is_straight(transform) -> bool:
-    """Tell whether a map is a straight line, but for what is near 0."""
-    parts = getattr(transform, "parts", [transform])
-    return any(isinstance(p, (IdentityTransform, SoftplusTransform)) for p in parts)
 
 
 def refuse_fixed(name: str, distribution) -> None:

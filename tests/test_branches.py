@@ -89,8 +89,8 @@ def test_branches_are_apart_where_any_two_chains_are(places, expected):
     run.hierarchy = SimpleNamespace(is_level=np.array([True]))
     assert branches.are_apart(run, outcomes) == expected
     if expected:
-        affines = [{"theta": np.array([level])} for level in (7.35, 8.35)]
-        middles = branches.find_middles(run, outcomes, affines)
+        centres = [np.array([level]) for level in (7.35, 8.35)]
+        middles = branches.find_middles(run, outcomes, centres)
         assert_allclose(middles, [[7.3], [8.4]], atol=0.1)
 
 

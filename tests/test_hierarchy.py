@@ -10,12 +10,13 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from numpyro.infer.util import log_density, log_likelihood, potential_energy
 from scipy.special import log_expit
 from scipy.stats import multivariate_normal, norm
 from test_scene import cut_out, patch, round_psf
 
-from metalgrad import fields, lines
+from metalgrad import fields, lines, straight
 from metalgrad.hierarchy import SIGNED, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.model import LineData, load_model
@@ -505,16 +506,44 @@ def test_what_waves_weigh_must_be_standard_normal(prior):
         split(model, spectra())
 
 
-def test_amounts_add_to_the_data_and_widths_do_not(coupled):
-    """Levels, typical ratios, brightness and dust; not scatters, shares or lengths."""
+def test_normals_are_sorted_by_what_they_do(coupled):
+    """Levels and brightness lead, shared dispersions scale, and the rest is free."""
     sizes = [prod(shape) for shape, _ in coupled.galaxy.values()]
-    added = dict(
-        zip(np.repeat([*coupled.galaxy], sizes), coupled.is_added, strict=True)
-    )
-    means = {name for name in added if name.startswith("mean_")}
-    expected = {"level", "slope", "shared_dispersion", "reddening", "brightness"}
+    names, order = np.repeat([*coupled.galaxy], sizes), straight.sort(coupled)
+    means = {name for name in names if name.startswith("mean_")}
     assert means
-    assert {n for n, is_added in added.items() if is_added} == (
-        expected | {"fading"} | means
-    )
-    assert {"rho", "length", "noise_scale", "scatter_signed"} <= added.keys()
+    assert {*names[order.leading]} == {"level", "slope", "brightness", "fading"} | means
+    assert {*names[order.scaled]} == {"shared_dispersion"}
+    assert {"rho", "length", "reddening", "scatter_signed"} <= {*names[order.free]}
+    whole = np.concatenate([order.free, order.normals])
+    assert_array_equal(np.sort(whole), np.arange(len(names)))
+
+
+def test_widths_of_normal_priors_are_told(coupled):
+    """Of cards: the level's is 0.5 dex about 8, and shared ones' the root of rho."""
+    arrays = coupled.data.arrays
+    theta = prior_points(coupled, jax.random.key(0), 2)[1]
+    mean, width = coupled.standards(arrays, theta)
+    names = [
+        *np.repeat([*coupled.galaxy], [prod(s) for s, _ in coupled.galaxy.values()])
+    ]
+    at = names.index("level")
+    assert (mean[at], width[at]) == (8.0, 0.5)
+    assert width[names.index("length")] == 0
+    rho = coupled.unpack(theta, jnp.zeros((1, coupled.sizes[1])))[0]["rho"]
+    assert_allclose(width[names.index("shared_dispersion")], np.sqrt(rho))
+
+
+def test_normals_are_put_together_as_they_were_taken_apart(coupled):
+    arrays = coupled.data.arrays
+    theta = prior_points(coupled, jax.random.key(0), 2)[1]
+    normals = straight.standardise(coupled, arrays, theta)
+    free = theta[straight.sort(coupled).free]
+    assert_allclose(straight.join(coupled, arrays, free, normals)[0], theta)
+
+    def go(normals):
+        return straight.join(coupled, arrays, free, normals)[0]
+
+    slope = np.asarray(jax.jacobian(go)(normals))[straight.sort(coupled).normals]
+    volume = straight.join(coupled, arrays, free, normals)[1]
+    assert_allclose(np.linalg.slogdet(slope)[1], volume)

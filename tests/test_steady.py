@@ -1,7 +1,5 @@
 """Coordinates that keep still: against the posterior of a linear model, in NumPy."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 from numpy.testing import assert_allclose
 
-from metalgrad import steady
+from metalgrad import information, steady, straight
 from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.observation import LineData
@@ -19,6 +17,9 @@ SPAXELS, LINES, WAVES, WIDTH = 5, 3, 6, 2
 RNG = np.random.default_rng(21)
 DESIGN = RNG.normal(size=(SPAXELS, LINES, WAVES, WIDTH))
 COARSE = np.linspace(2.0, 0.5, WAVES)  # amplitudes of the waves
+
+# Coordinates follow logarithms of what is above 0, and what is below 0 as it stands.
+SHADE = -1e3
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -29,11 +30,12 @@ def double_precision():
 
 @pytest.fixture(scope="module")
 def data():
+    root = RNG.normal(size=(SPAXELS, LINES, LINES))
     return LineLikelihood(
         lines=("OII", "Hbeta", "OIII"),
         complexes=(("OII", "Hbeta", "OIII"),),
-        root=RNG.normal(size=(SPAXELS, LINES, LINES)),
-        white=RNG.normal(size=(SPAXELS, LINES)),
+        root=root,
+        white=RNG.normal(size=(SPAXELS, LINES)) + SHADE * root.sum(axis=-1),
         misfit=np.zeros((SPAXELS, 1)),
         dof=np.full((SPAXELS, 1), float(LINES)),
         log_norm=np.zeros(SPAXELS),
@@ -41,98 +43,214 @@ def data():
     )
 
 
-def model(data):
-    """Tell of amplified waves, of which every spaxel sees a sum."""
-    size = numpyro.sample("size", dist.Normal().expand([WIDTH]).to_event(1))
-    with numpyro.plate("wave", WAVES):
-        z = numpyro.sample("z", dist.Normal().expand([WIDTH]).to_event(1))
-    amplitude = numpyro.deterministic("z_amplitude", size * COARSE[:, None])
-    flux = jnp.einsum("slwc,wc->sl", DESIGN, amplitude * z)
-    with numpyro.plate("spaxel", len(data)):
-        numpyro.sample("data", LineData(data, flux, jnp.ones(1)), obs=data.white)
+NORMALS = RNG.normal(size=(SPAXELS, LINES, 3))  # of level, level, and what is shared
+FREE = RNG.normal(size=(SPAXELS, LINES))  # of what is free and adds to the fluxes
+BEND = RNG.normal(size=(SPAXELS, LINES))  # of the first level's square
+SIZES = (0.7, 1.3), (2.0, 0.1), (-0.7, 1.0), (0.0, 0.0)
+UNITS = 3 + WAVES * WIDTH
+
+
+def story(bend=0.0):
+    """Tell of amplified waves and what adds to them; every spaxel sees a sum."""
+
+    def model(data):
+        size = numpyro.sample("size", dist.Normal().expand([WIDTH]).to_event(1))
+        tilt = numpyro.sample("tilt", dist.Laplace())
+        level = numpyro.sample("level", dist.Normal(0.3, 2.0).expand([2]).to_event(1))
+        spread = numpyro.sample("spread", dist.LogNormal())
+        shared = numpyro.sample("shared", dist.Normal(0.0, spread))
+        with numpyro.plate("wave", WAVES):
+            z = numpyro.sample("z", dist.Normal().expand([WIDTH]).to_event(1))
+        amplitude = numpyro.deterministic("z_amplitude", size * COARSE[:, None])
+        added = NORMALS @ jnp.array([*level, shared]) + FREE * tilt
+        flux = jnp.einsum("slwc,wc->sl", DESIGN, amplitude * z) + added + SHADE
+        flux = flux + bend * BEND * level[0] ** 2
+        with numpyro.plate("spaxel", len(data)):
+            numpyro.sample("data", LineData(data, flux, jnp.ones(1)), obs=data.white)
+
+    return model
 
 
 @pytest.fixture(scope="module")
 def hierarchy(data):
-    return split(model, data)
+    return split(story(), data)
 
 
-def truth(data, size):
-    """Mean and covariance of the waves given their amplitudes, in the order of z."""
+def free(size, tilt=0.2, spread=0.5):
+    """What is free: amplitudes, a tilt, and the log of a width."""
+    return jnp.array([*size, tilt, np.log(spread)])
+
+
+def design(data, size, spread):
+    """Slopes of the whitened data in normals and waves, in units of their priors."""
     amplitude = (np.asarray(size) * COARSE[:, None]).ravel()
-    design = (data.root @ _flat()).reshape(-1, WAVES * WIDTH) * amplitude
-    covariance = np.linalg.inv(np.eye(WAVES * WIDTH) + design.T @ design)
-    return covariance @ design.T @ np.ravel(data.white), covariance
+    waves = DESIGN.reshape(SPAXELS, LINES, -1) * amplitude
+    both = np.concatenate([NORMALS * [2.0, 2.0, spread], waves], axis=-1)
+    return (data.root @ both).reshape(-1, UNITS)
 
 
-def _flat():
-    return DESIGN.reshape(SPAXELS, LINES, -1)
+def truth(data, size, tilt=0.2, spread=0.5):
+    """Mean and covariance of normals and waves, given what is free."""
+    slopes = design(data, size, spread)
+    middle = NORMALS @ [0.3, 0.3, 0.0] + FREE * tilt + SHADE
+    rest = data.white - np.einsum("srl,sl->sr", data.root, middle)
+    covariance = np.linalg.inv(np.eye(UNITS) + slopes.T @ slopes)
+    return covariance @ slopes.T @ rest.ravel(), covariance
+
+
+def whole(hierarchy, data, unit, size, tilt=0.2, spread=0.5):
+    """Galaxy and latents of which the normals and waves are ``unit``."""
+    own = free(size, tilt, spread)
+    theta, _ = straight.join(hierarchy, data.arrays, own, jnp.asarray(unit[:3]))
+    return theta, jnp.asarray(unit[None, 3:])
 
 
 @pytest.fixture(scope="module")
 def coordinates(hierarchy, data):
-    size = jnp.array([0.7, 1.3])
-    mean, covariance = truth(data, size)
-    precision, z = np.linalg.inv(covariance), jnp.asarray(mean)[None]
-    return steady.find(hierarchy, data.arrays, size, z, precision)
+    size = (0.7, 1.3)
+    point = whole(hierarchy, data, truth(data, size)[0], size)
+    return steady.find(hierarchy, data.arrays, *point)
 
 
-def test_residuals_are_as_the_test_takes_them(hierarchy, data):
-    """The closed form below is of the model's own density."""
-    size = jnp.array([0.5, -2.0])
-    mean, covariance = truth(data, size)
-    slope = jax.grad(hierarchy.potential, argnums=2)
-    assert_allclose(slope(data.arrays, size, jnp.asarray(mean)[None]), 0.0, atol=1e-9)
-    hessian = jax.hessian(hierarchy.potential, argnums=2)
-    found = hessian(data.arrays, size, jnp.zeros((1, WAVES * WIDTH)))[0, :, 0, :]
-    assert_allclose(found, np.linalg.inv(covariance), rtol=1e-8, atol=1e-8)
-
-
-@pytest.mark.parametrize("size", [(0.7, 1.3), (2.0, 0.1), (-0.7, 1.0), (0.0, 0.0)])
-def test_still_normals_are_the_posterior_of_a_linear_model(
-    hierarchy, data, coordinates, size
-):
-    """At any amplitude, also of the other sign, and at none."""
-    size = jnp.array(size)
+def placer(hierarchy, data, coordinates, own):
+    """Make the map from still coordinates to normals and waves, and its volume."""
 
     def go(still):
-        return steady.place(hierarchy, data.arrays, coordinates, size, still[None])
+        placed = steady.place(hierarchy, data.arrays, coordinates, own, still[None])
+        theta, z, volume = placed
+        return information.stack(hierarchy, data.arrays, theta, z), volume
 
-    origin = jnp.zeros(WAVES * WIDTH)
-    root = np.asarray(jax.jacobian(lambda y: go(y)[0][0])(origin))
-    mean, covariance = truth(data, size)
-    assert_allclose(go(origin)[0][0], mean, atol=1e-8)
+    return go
+
+
+def volume_of_normals(hierarchy, data, own):
+    return straight.join(hierarchy, data.arrays, own, jnp.zeros(3))[1]
+
+
+def test_parameters_are_sorted(hierarchy):
+    order = straight.sort(hierarchy)
+    assert [*order.free] == [0, 1, 2, 5]
+    assert [*order.leading] == [3, 4]
+    assert [*order.scaled] == [6]
+
+
+def test_information_is_that_of_slopes(hierarchy, data):
+    size = (0.5, -2.0)
+    point = whole(hierarchy, data, RNG.normal(size=UNITS), size)
+    found = information.measure(hierarchy, data.arrays, *point)
+    slopes = design(data, size, 0.5)
+    assert_allclose(found, slopes.T @ slopes, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("others", [(0.2, 0.5), (-0.6, 1.1)])
+def test_still_normals_are_the_posterior_of_a_linear_model(
+    hierarchy, data, coordinates, size, others
+):
+    """At any amplitude, also of the other sign, and at none."""
+    go = placer(hierarchy, data, coordinates, free(size, *others))
+    origin = jnp.zeros(UNITS)
+    root = np.asarray(jax.jacobian(lambda y: go(y)[0])(origin))
+    mean, covariance = truth(data, size, *others)
+    assert_allclose(go(origin)[0], mean, atol=1e-6)
     assert_allclose(root @ root.T, covariance, atol=1e-8)
-    assert_allclose(go(origin)[1], np.linalg.slogdet(root)[1], atol=1e-9)
+    volume = np.linalg.slogdet(root)[1]
+    normals = volume_of_normals(hierarchy, data, free(size, *others))
+    assert_allclose(go(origin)[1], volume + normals, atol=1e-8)
 
 
 def test_density_is_exact_whatever_the_coordinates(hierarchy, data, coordinates):
-    """The volume is that of the map, for amplitudes that no data told."""
-    strange = coordinates | {
-        "data": coordinates["data"] + 3.0,
-        "rows": coordinates["rows"][::-1] * 1.5,
+    """The volume is that of the map, for numbers that no data told."""
+    strange = {
+        name: jnp.asarray(value + 0.3 * RNG.random(np.shape(value)))
+        for name, value in coordinates.items()
     }
-    grams = jnp.einsum("il,jl,bl->bij", *[strange["rows"]] * 2, _is_in(strange))
-    strange |= {"grams": grams}
-    size, still = jnp.array([1.1, 0.4]), jnp.asarray(RNG.normal(size=WAVES * WIDTH))
-
-    def go(y):
-        return steady.place(hierarchy, data.arrays, strange, size, y[None])
-
-    root = jax.jacobian(lambda y: go(y)[0][0])(still)
-    assert_allclose(go(still)[1], np.linalg.slogdet(root)[1], atol=1e-9)
+    own, still = free((1.1, 0.4)), jnp.asarray(RNG.normal(size=UNITS))
+    go = placer(hierarchy, data, strange, own)
+    root = jax.jacobian(lambda y: go(y)[0])(still)
+    volume = np.linalg.slogdet(root)[1] + volume_of_normals(hierarchy, data, own)
+    assert_allclose(go(still)[1], volume, atol=1e-9)
 
 
-def _is_in(coordinates):
-    return coordinates["block"] == np.arange(len(coordinates["grams"]))[:, None]
+def test_what_leads_is_followed_where_it_bends(data):
+    """To second order: all else is then at its mean given it, for a square exactly."""
+    bent, size = split(story(bend=0.4), data), (0.7, 1.3)
+    point = whole(bent, data, mode(bent, data, size), size)
+    found = steady.find(bent, data.arrays, *point)
+    still = np.zeros(UNITS)
+    still[:2] = 0.8, -0.5
+    theta, z, _ = steady.place(
+        bent, data.arrays, found, free(size), jnp.asarray(still)[None]
+    )
+    assert abs(float(theta[3] - point[0][3])) > 0.05
+    unit = np.asarray(information.stack(bent, data.arrays, theta, z))
+    slopes = design(data, size, 0.5)[:, 2:]
+    light = NORMALS[..., :2] @ np.asarray(theta[3:5]) + 0.2 * FREE + SHADE
+    light = light + 0.4 * BEND * float(theta[3]) ** 2
+    rest = data.white - np.einsum("srl,sl->sr", data.root, light)
+    precision = np.eye(UNITS - 2) + slopes.T @ slopes
+    expected = np.linalg.solve(precision, slopes.T @ rest.ravel())
+    assert_allclose(unit[2:], expected, atol=1e-6)
 
 
-def test_blank_coordinates_are_the_latents(hierarchy, data):
-    still = jnp.asarray(RNG.normal(size=(1, WAVES * WIDTH)))
-    blank = steady.blank(hierarchy)
-    z, volume = steady.place(hierarchy, data.arrays, blank, jnp.ones(WIDTH), still)
-    assert_allclose(z, still)
-    assert_allclose(volume, 0.0, atol=1e-12)
+def mode(hierarchy, data, size):
+    """Mode of normals and waves given what is free, by Newton's method."""
+
+    def potential(unit):
+        theta, _ = straight.join(hierarchy, data.arrays, free(size), unit[:3])
+        return hierarchy.potential(data.arrays, theta, unit[None, 3:])
+
+    unit = jnp.asarray(truth(data, size)[0])
+    for _ in range(30):
+        unit -= jnp.linalg.solve(
+            jax.hessian(potential)(unit), jax.grad(potential)(unit)
+        )
+    return unit
+
+
+def test_of_what_is_bright_the_logarithm_is_straight(data):
+    """A departure takes back a level wherever both are."""
+
+    def glow(data):
+        level = numpyro.sample("level", dist.Normal(0.0, 2.0))
+        with numpyro.plate("wave", WAVES):
+            z = numpyro.sample("z", dist.Normal())
+        flux = jnp.exp(0.3 * level + 0.1 * DESIGN[..., 0] @ z)
+        with numpyro.plate("spaxel", len(data)):
+            numpyro.sample("data", LineData(data, flux, jnp.ones(1)), obs=data.white)
+
+    hierarchy = split(glow, data)
+    point = jnp.array([0.4]), jnp.asarray(RNG.normal(size=(1, WAVES)))
+    found = steady.find(hierarchy, data.arrays, *point)
+    assert_allclose(found["bends"], 0.0, atol=1e-8)
+    slopes = information.weigh_light(hierarchy, data.arrays, *point, jnp.eye(1 + WAVES))
+    level = slopes.sum(axis=1) * 0.6  # a level of one width brightens all by that
+    whole = information.measure(hierarchy, data.arrays, *point)
+    assert_allclose(level, whole[:, 0], rtol=1e-8)
+
+
+def test_what_few_combinations_do_not_hold_each_wave_has_for_itself(
+    hierarchy, data, monkeypatch
+):
+    """What the rows leave of the information is that of a diagonal."""
+    monkeypatch.setattr(steady, "LEAST", 2)
+    size = (0.7, 1.3)
+    point = whole(hierarchy, data, truth(data, size)[0], size)
+    found = steady.find(hierarchy, data.arrays, *point)
+    rows = np.concatenate([found["leads"], found["rows"]], axis=1)
+    assert len(rows) == 3
+    slopes = design(data, size, 0.5)
+    left = np.diag(slopes.T @ slopes - rows.T @ rows) * (np.arange(UNITS) >= 2)
+    go = placer(hierarchy, data, found, free(size))
+    root = np.asarray(jax.jacobian(lambda y: go(y)[0])(jnp.zeros(UNITS)))
+    precision = np.eye(UNITS) + np.diag(left) + rows.T @ rows
+    assert_allclose(root @ root.T, np.linalg.inv(precision), atol=1e-8)
+
+
+def test_blank_coordinates_are_normals_and_latents(hierarchy, data):
+    still = jnp.asarray(RNG.normal(size=UNITS))
+    go = placer(hierarchy, data, steady.blank(hierarchy), free(np.ones(WIDTH)))
+    assert_allclose(go(still)[0], still, atol=1e-12)
 
 
 def test_found_and_blank_coordinates_are_of_one_shape(hierarchy, coordinates):
@@ -146,88 +264,10 @@ def test_a_model_that_tells_no_amplitude_has_steady_ones(data):
     def silent(data):
         with numpyro.plate("wave", WAVES):
             z = numpyro.sample("z", dist.Normal())
-        flux = _flat()[..., :WAVES] @ z
+        flux = DESIGN.reshape(SPAXELS, LINES, -1)[..., :WAVES] @ z
         with numpyro.plate("spaxel", len(data)):
             numpyro.sample("data", LineData(data, flux, jnp.ones(1)), obs=data.white)
 
     plain = split(silent, data)
-    found = plain.amplitudes(data.arrays, jnp.zeros(0))
-    assert_allclose(found, np.ones((1, WAVES)))
-    shifted = replace(plain, coupled=True)
-    assert steady.blank(shifted)["weight"].shape == (steady.BANDS, WAVES)
-
-
-PULL = RNG.normal(size=(SPAXELS, LINES, 2))  # of two parameters on the fluxes
-
-
-def pulled(data):
-    """Tell of amplified waves, and of what adds to them."""
-    size = numpyro.sample("size", dist.Normal().expand([WIDTH]).to_event(1))
-    level = numpyro.sample("level", dist.Normal().expand([2]).to_event(1))
-    with numpyro.plate("wave", WAVES):
-        z = numpyro.sample("z", dist.Normal().expand([WIDTH]).to_event(1))
-    amplitude = numpyro.deterministic("z_amplitude", size * COARSE[:, None])
-    flux = jnp.einsum("slwc,wc->sl", DESIGN, amplitude * z) + PULL @ level
-    with numpyro.plate("spaxel", len(data)):
-        numpyro.sample("data", LineData(data, flux, jnp.ones(1)), obs=data.white)
-
-
-def less_by(data, level):
-    """Return the data without what the level adds."""
-    added = np.einsum("srl,sl->sr", data.root, PULL @ np.asarray(level))
-    return replace(data, white=data.white - added)
-
-
-@pytest.fixture(scope="module")
-def following(data):
-    """Coordinates that follow the level, and what is left of the bridge."""
-    hierarchy, theta = split(pulled, data), jnp.array([0.7, 1.3, 0.5, -0.3])
-    mean, covariance = truth(less_by(data, theta[2:]), theta[:2])
-    found = steady.find(
-        hierarchy,
-        data.arrays,
-        theta,
-        jnp.asarray(mean)[None],
-        np.linalg.inv(covariance),
-    )
-
-    def potential(theta, y):
-        z, volume = steady.place(hierarchy, data.arrays, found, theta, y[None])
-        return hierarchy.potential(data.arrays, theta, z) - volume
-
-    still = jnp.zeros(WAVES * WIDTH)
-    cross = jax.jacobian(jax.grad(potential, argnums=1))(theta, still)
-    bridge = -np.linalg.solve(jax.hessian(potential, argnums=1)(theta, still), cross)
-    added = np.array([False, False, True, True])
-    return hierarchy, *steady.follow(found, bridge, added), bridge
-
-
-@pytest.mark.parametrize("size", [(0.7, 1.3), (2.0, 0.1), (-0.7, 1.0), (0.0, 0.0)])
-@pytest.mark.parametrize("level", [(0.5, -0.3), (-2.0, 1.0)])
-def test_what_adds_to_the_data_is_followed(data, following, size, level):
-    """By the mean of a linear model's waves, whatever their amplitudes."""
-    hierarchy, coordinates, left, _ = following
-    assert_allclose(left[:, 2:], 0.0, atol=1e-6)
-    theta = jnp.array([*size, *level])
-    still = jnp.zeros((1, WAVES * WIDTH))
-    z, _ = steady.place(hierarchy, data.arrays, coordinates, theta, still)
-    assert_allclose(z[0], truth(less_by(data, level), size)[0], atol=1e-6)
-
-
-def test_what_does_not_add_is_left_to_the_bridge(following):
-    _, coordinates, left, bridge = following
-    assert_allclose(left[:, :2], bridge[:, :2])
-    assert not np.any(coordinates["pull"][:, :2])
-
-
-def test_feeble_directions_are_left_to_the_bridge(following):
-    """Following them would divide by nothing."""
-    _, coordinates, _, bridge = following
-    rows = np.array(coordinates["rows"])
-    rows[-1] *= 1e-3 / np.linalg.norm(rows[-1])
-    found, left = steady.follow(
-        coordinates | {"rows": rows}, bridge, np.array([False, False, True, True])
-    )
-    assert not np.any(found["pull"][-1])
-    along = rows[-1] / np.linalg.norm(rows[-1])
-    assert_allclose(along @ left, along @ bridge)
+    found = information.reach(plain, data.arrays, jnp.zeros(0))
+    assert_allclose(found, np.ones(WAVES))

@@ -1,0 +1,136 @@
+"""What data tell of a galaxy's normals and waves, as if residuals were linear in both.
+
+The curvature is Gauss and Newton's: that of the data alone, which is never negative.
+"""
+
+from functools import partial
+from math import prod
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metalgrad import straight
+from metalgrad.hierarchy import Hierarchy
+
+
+def stack(hierarchy: Hierarchy, arrays, theta, z) -> Float[Array, " unit"]:
+    """Put the galaxy's normals and the departures in one row."""
+    return jnp.concatenate([straight.standardise(hierarchy, arrays, theta), z[0]])
+
+
+@partial(jax.jit, static_argnums=0)
+def measure(hierarchy: Hierarchy, arrays, theta, z) -> Float[Array, "unit unit"]:
+    """Information on normals and departures, where their prior's is the identity.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+        Whose spaxels are one unit.
+    arrays : dict
+    theta : array, (galaxy,)
+    z : array, (1, latent)
+    """
+    push = _slopes(hierarchy, arrays, theta, z)
+    unit = stack(hierarchy, arrays, theta, z)
+    pull = jax.linear_transpose(push, unit)
+    return jax.lax.map(lambda axis: pull(push(axis))[0], jnp.eye(len(unit)))
+
+
+@partial(jax.jit, static_argnums=0)
+def weigh_light(hierarchy: Hierarchy, arrays, theta, z, axes):
+    """Weights of each log flux in what data tell along orthogonal ``axes``.
+
+    Parameters
+    ----------
+    hierarchy, arrays, theta, z
+        As for `measure`.
+    axes : array, (axis, unit)
+
+    Returns
+    -------
+    array, (axis, spaxel * line)
+        Not yet in units of the information along an axis.
+    """
+    push = _slopes(hierarchy, arrays, theta, z)
+    seen = hierarchy.seen(arrays, theta, z)
+
+    def brighten(log_flux):  # whitened residuals hang on fluxes linearly
+        flux = seen.flux * log_flux.reshape(seen.flux.shape)
+        there = type(seen)(seen.data, flux, seen.noise_scale, seen.clumpiness)
+        return seen.standardise(there.residuals(jnp.zeros_like(arrays["white"])))
+
+    back = jax.linear_transpose(brighten, jnp.zeros(seen.flux.size, seen.flux.dtype))
+    return jax.lax.map(lambda axis: back(push(axis))[0], axes)
+
+
+def _slopes(hierarchy, arrays, theta, z):
+    """Make the map from a shift of normals and departures to whitened residuals."""
+    free = theta[straight.sort(hierarchy).free]
+    unit = stack(hierarchy, arrays, theta, z)
+    count, seen = unit.size - z.size, hierarchy.seen(arrays, theta, z)
+
+    def look(unit):
+        theta, _ = straight.join(hierarchy, arrays, free, unit[:count])
+        return hierarchy.residuals(arrays, theta, unit[None, count:])
+
+    slope = jax.linearize(look, unit)[1]
+    return lambda axis: seen.standardise(slope(axis))
+
+
+@partial(jax.jit, static_argnums=0)
+def bend(hierarchy: Hierarchy, arrays, theta, z, weights):
+    """How weighted log fluxes hang on what is free or leads, to second order.
+
+    All else stays as it is, amplified departures among it.  Of a brighter galaxy data
+    tell the logarithm: there one departure takes back another wherever they are.
+
+    Parameters
+    ----------
+    hierarchy, arrays, theta, z
+        As for `measure`.
+    weights : array, (axis, spaxel * line)
+        As of `weigh_light`.
+
+    Returns
+    -------
+    slope : array, (axis, told)
+        What is free, and after it what leads in units of its prior.
+    curve : array, (axis, told, told)
+        Half the second derivative.
+    """
+    order, count = straight.sort(hierarchy), len(straight.sort(hierarchy).free)
+    mean, width = (s[order.leading] for s in hierarchy.standards(arrays, theta))
+    bright, before = (
+        hierarchy.seen(arrays, theta, z).flux,
+        reach(hierarchy, arrays, theta),
+    )
+
+    def look(told):
+        there = theta.at[order.free].set(told[:count])
+        there = there.at[order.leading].set(mean + width * told[count:])
+        now = reach(hierarchy, arrays, there)
+        kept = z * jnp.where(now == 0, 0.0, before / jnp.where(now == 0, 1.0, now))
+        ratio = hierarchy.seen(arrays, there, kept).flux / jnp.where(bright, bright, 1)
+        # A spline may undershoot, and of what is below 0 there is no logarithm.
+        return weights @ jnp.ravel(jnp.where(bright > 0, jnp.log(ratio), ratio))
+
+    told = jnp.concatenate([theta[order.free], (theta[order.leading] - mean) / width])
+    axes = jnp.eye(len(told))
+
+    def slope(told):
+        return jax.lax.map(lambda axis: jax.jvp(look, (told,), (axis,))[1], axes).T
+
+    curve = jax.lax.map(lambda axis: jax.jvp(slope, (told,), (axis,))[1], axes)
+    return slope(told), 0.5 * jnp.moveaxis(curve, 0, -1)
+
+
+def reach(hierarchy: Hierarchy, arrays, theta) -> Float[Array, " latent"]:
+    """Amplitude of each departure, in the order of ``z``."""
+    columns = hierarchy.amplitudes(arrays, theta)
+    parts, start = [], 0
+    for _, *width in hierarchy.unit.values():
+        count = prod(width)
+        parts.append(jnp.ravel(columns[start : start + count].T))
+        start += count
+    return jnp.concatenate(parts)
