@@ -23,6 +23,7 @@ import numpy as np
 from metalgrad.logs import Log, SavedLog
 
 CARD = "fit.json"
+FORMAT = "2"  # another whenever states of chains are in other coordinates
 NEW = ".new"  # ends the name of a file that is being written
 CHECKSUM = hashlib.sha256().digest_size
 
@@ -65,6 +66,7 @@ class Checkpoint:
 
     def __init__(self, folder, fingerprint: dict[str, str]):
         self.folder = Path(folder)
+        fingerprint = fingerprint | {"format": FORMAT}
         self.card = json.dumps(fingerprint, indent=1).encode()
         self.first_failure = Lock()  # taken once, and kept
         path = self.folder / CARD

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
-from numpyro.distributions import Normal
+from numpyro.distributions import ExpandedDistribution, Independent, Normal
 from numpyro.distributions.transforms import IdentityTransform
 
 from metalgrad import roles
@@ -226,8 +226,8 @@ class Hierarchy:
         trace = self._trace(arrays, values)
         for law in (trace[name]["fn"] for name in self.galaxy):
             base = law
-            while hasattr(base, "base_dist"):  # within a plate, or to_event
-                base = base.base_dist
+            while isinstance(base, ExpandedDistribution | Independent):
+                base = base.base_dist  # within a plate, or to_event
             yield law, base if isinstance(base, Normal) else None
 
     def sites(self, arrays, theta, z) -> dict:

@@ -60,7 +60,7 @@ class LineData(Distribution):
     def log_prob(self, value):
         """Log density of the spectra behind ``value``, (spaxel,)."""
         if self.clumpiness is None:
-            chi2 = _total(self.residuals(value) ** 2)
+            chi2 = jnp.sum(self.residuals(value) ** 2, axis=-1)
         else:  # what is far too bright has no part across, not even by rounding
             unit, wider = self._clumps()
             value = value / self.noise_scale[self.data.row_complex]

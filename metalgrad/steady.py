@@ -124,8 +124,8 @@ def place(hierarchy: Hierarchy, arrays, steady, free, still):
     shrunk = solve_triangular(root + unit, rows @ (each * y), lower=True)
     told = solve_triangular(root, known - shrunk, lower=True, trans=1)
     others = slim * (y + each * (told @ rows)) + steady["rest"]
-    scaled, z = jnp.split(others, [len(order.scaled)])
-    normals = jnp.concatenate([lead, scaled])
+    shared, z = jnp.split(others, [len(order.scaled)])
+    normals = jnp.concatenate([lead, shared])
     theta, volume = straight.join(hierarchy, arrays, free, normals)
     shrinking = jnp.sum(jnp.log(jnp.diagonal(root))) - jnp.sum(jnp.log(slim))
     return (

@@ -61,6 +61,7 @@ def sort(hierarchy: Hierarchy) -> Order:
         slopes = [np.asarray(s) != 0 for s in jax.jacobian(look)(somewhere)]
     amplifies = slopes[2].any(axis=0)
     normal = (width > 0) & hierarchy.is_plain & ~hierarchy.is_signed & ~amplifies
+    normal &= not normal.all()  # a sampler wants some that are free
     is_scaled = (slopes[0] | slopes[1]).any(axis=1)
     parts = ~normal, normal & ~is_scaled, normal & is_scaled
     return Order(*map(np.flatnonzero, parts))

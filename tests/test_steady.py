@@ -213,6 +213,7 @@ def test_of_what_is_bright_the_logarithm_is_straight(data):
 
     def glow(data):
         level = numpyro.sample("level", dist.Normal(0.0, 2.0))
+        numpyro.sample("idle", dist.Laplace())
         with numpyro.plate("wave", WAVES):
             z = numpyro.sample("z", dist.Normal())
         flux = jnp.exp(0.3 * level + 0.1 * DESIGN[..., 0] @ z)
@@ -220,7 +221,7 @@ def test_of_what_is_bright_the_logarithm_is_straight(data):
             numpyro.sample("data", LineData(data, flux, jnp.ones(1)), obs=data.white)
 
     hierarchy = split(glow, data)
-    point = jnp.array([0.4]), jnp.asarray(RNG.normal(size=(1, WAVES)))
+    point = jnp.array([0.4, 0.1]), jnp.asarray(RNG.normal(size=(1, WAVES)))
     found = steady.find(hierarchy, data.arrays, *point)
     assert_allclose(found["bends"], 0.0, atol=1e-8)
     slopes = information.weigh_light(hierarchy, data.arrays, *point, jnp.eye(1 + WAVES))
@@ -271,3 +272,19 @@ def test_a_model_that_tells_no_amplitude_has_steady_ones(data):
     plain = split(silent, data)
     found = information.reach(plain, data.arrays, jnp.zeros(0))
     assert_allclose(found, np.ones(WAVES))
+
+
+def test_a_galaxy_of_normals_alone_has_them_free(data):
+    """Or a sampler would have nothing of which to learn a metric."""
+
+    def plain(data):
+        level = numpyro.sample("level", dist.Normal().expand([2]).to_event(1))
+        with numpyro.plate("wave", WAVES):
+            z = numpyro.sample("z", dist.Normal())
+        flux = DESIGN.reshape(SPAXELS, LINES, -1)[..., :WAVES] @ z + level[0]
+        with numpyro.plate("spaxel", len(data)):
+            numpyro.sample("data", LineData(data, flux, jnp.ones(1)), obs=data.white)
+
+    order = straight.sort(split(plain, data))
+    assert [*order.free] == [0, 1]
+    assert not order.normals.size
