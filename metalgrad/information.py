@@ -82,8 +82,8 @@ def _slopes(hierarchy, arrays, theta, z):
 def bend(hierarchy: Hierarchy, arrays, theta, z, weights):
     """How weighted log fluxes hang on what is free or leads, to second order.
 
-    All else stays as it is, amplified departures among it.  Of a brighter galaxy data
-    tell the logarithm: there one departure takes back another wherever they are.
+    All else stays as it is, amplified departures among it.  Departures add to log
+    fluxes: in these one takes back another for good, in fluxes only to first order.
 
     Parameters
     ----------
@@ -99,12 +99,11 @@ def bend(hierarchy: Hierarchy, arrays, theta, z, weights):
     curve : array, (axis, told, told)
         Half the second derivative.
     """
-    order, count = straight.sort(hierarchy), len(straight.sort(hierarchy).free)
+    order = straight.sort(hierarchy)
+    count = len(order.free)
     mean, width = (s[order.leading] for s in hierarchy.standards(arrays, theta))
-    bright, before = (
-        hierarchy.seen(arrays, theta, z).flux,
-        reach(hierarchy, arrays, theta),
-    )
+    bright = hierarchy.seen(arrays, theta, z).flux
+    before = reach(hierarchy, arrays, theta)
 
     def look(told):
         there = theta.at[order.free].set(told[:count])

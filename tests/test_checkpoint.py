@@ -1,6 +1,7 @@
 """A fit that is killed, anywhere, goes on as if nothing had been."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -252,6 +253,16 @@ def test_another_version_is_refused(model, kept, tmp_path):
     (folder / CARD).write_text(card.replace(jax.__version__, "0.0.1"))
     words = rf"jax is 0.0.1, not {jax.__version__}"
     with pytest.raises(ValueError, match=words):
+        mg.fit(model, draw_maps(), checkpoint=folder, **SETTINGS)
+
+
+def test_another_format_is_refused(model, kept, tmp_path):
+    """As one is that says of none."""
+    folder = shutil.copytree(kept[1], tmp_path / "fit")
+    card = json.loads((folder / CARD).read_text())
+    del card["format"]
+    (folder / CARD).write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=r"format is None, not 2.*or delete it"):
         mg.fit(model, draw_maps(), checkpoint=folder, **SETTINGS)
 
 
