@@ -117,8 +117,7 @@ class Hierarchy:
 
         Parameters
         ----------
-        arrays : dict
-            `LineLikelihood.arrays`.
+        arrays : dict, `LineLikelihood.arrays`
         theta : array, (galaxy,)
         z : array, (unit, latent)
 
@@ -158,17 +157,11 @@ class Hierarchy:
         values, _ = self.unpack(theta, z)
         return self._trace(arrays, values)["data"]["fn"]
 
-    def amplitudes(self, arrays, theta) -> Float[Array, "block wave"]:
-        """How much each wave of each column of a site is amplified; 1 if none is told.
-
-        A model tells it by a deterministic site ``NAME_amplitude``, (wave, column).
-        """
-        values, _ = self.unpack(theta, jnp.zeros((1, self.sizes[1])))
-        trace, told = self._trace(arrays, values), []
-        for name, shape in self.unit.items():
-            site = trace.get(f"{name}_amplitude", {"value": 1.0})
-            told.append(jnp.broadcast_to(site["value"], (shape[0], prod(shape[1:]))).T)
-        return jnp.concatenate(told)
+    def _middle(self, arrays, theta):
+        """Trace the model where nothing departs."""
+        units = 1 if self.coupled else len(arrays["white"])
+        values, _ = self.unpack(theta, jnp.zeros((units, self.sizes[1])))
+        return self._trace(arrays, values)
 
     def locate(self, arrays, theta, z):
         """Mean and amplitude of what each latent of a spaxel is a departure of.
@@ -202,28 +195,38 @@ class Hierarchy:
         the density of a normal at its middle with it: a mode, but without any volume.
         """
         total = jnp.zeros(())
-        for law, base in self._laws(arrays, theta):
+        for law, base in self._laws(self._middle(arrays, theta)):
             if base is not None:
                 total += law.log_prob(jnp.broadcast_to(base.loc, law.shape())).sum()
         return total
 
-    def standards(self, arrays, theta) -> tuple:
-        """Means and widths of the galaxy's normal priors, (galaxy,).
+    def scales(self, arrays, theta) -> tuple:
+        """How wide priors are: of the galaxy's normals, and of amplified departures.
 
-        Of what has another prior the width is 0.
+        A model tells the latter by deterministic sites ``NAME_amplitude``, (wave,
+        column); where it does not they are 1.
+
+        Returns
+        -------
+        mean, width : array, (galaxy,)
+            Of the galaxy's normal priors; of what has another the width is 0.
+        amplitude : array, (latent,)
+            Of a unit's departures, in the order of ``z``.
         """
-        found = {"loc": [], "scale": []}
-        for law, base in self._laws(arrays, theta):
-            for name, parts in found.items():
+        trace = self._middle(arrays, theta)
+        found = {name: [jnp.zeros(0)] for name in ("loc", "scale", "amplitude")}
+        for law, base in self._laws(trace):
+            for name in ("loc", "scale"):
                 told = 0.0 if base is None else getattr(base, name)
-                parts.append(jnp.ravel(jnp.broadcast_to(told, law.shape())))
-        return tuple(jnp.concatenate(parts) for parts in found.values())
+                found[name].append(jnp.ravel(jnp.broadcast_to(told, law.shape())))
+        for name, shape in self.unit.items():
+            site = trace.get(f"{name}_amplitude", {"value": 1.0})
+            whole = jnp.broadcast_to(site["value"], (shape[0], prod(shape[1:])))
+            found["amplitude"].append(jnp.ravel(whole))
+        return tuple(map(jnp.concatenate, found.values()))
 
-    def _laws(self, arrays, theta):
+    def _laws(self, trace):
         """Prior of each of the galaxy's sites, and the normal behind it or None."""
-        units = 1 if self.coupled else len(arrays["white"])
-        values, _ = self.unpack(theta, jnp.zeros((units, self.sizes[1])))
-        trace = self._trace(arrays, values)
         for law in (trace[name]["fn"] for name in self.galaxy):
             base = law
             while isinstance(base, ExpandedDistribution | Independent):

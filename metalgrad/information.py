@@ -4,7 +4,6 @@ The curvature is Gauss and Newton's: that of the data alone, which is never nega
 """
 
 from functools import partial
-from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from metalgrad import straight
 from metalgrad.hierarchy import Hierarchy
 
 
+@partial(jax.jit, static_argnums=0)
 def stack(hierarchy: Hierarchy, arrays, theta, z) -> Float[Array, " unit"]:
     """Put the galaxy's normals and the departures in one row."""
     return jnp.concatenate([straight.standardise(hierarchy, arrays, theta), z[0]])
@@ -101,14 +101,14 @@ def bend(hierarchy: Hierarchy, arrays, theta, z, weights):
     """
     order = straight.sort(hierarchy)
     count = len(order.free)
-    mean, width = (s[order.leading] for s in hierarchy.standards(arrays, theta))
+    mean, width, before = hierarchy.scales(arrays, theta)
+    mean, width = mean[order.leading], width[order.leading]
     bright = hierarchy.seen(arrays, theta, z).flux
-    before = reach(hierarchy, arrays, theta)
 
     def look(told):
         there = theta.at[order.free].set(told[:count])
         there = there.at[order.leading].set(mean + width * told[count:])
-        now = reach(hierarchy, arrays, there)
+        now = hierarchy.scales(arrays, there)[2]
         kept = z * jnp.where(now == 0, 0.0, before / jnp.where(now == 0, 1.0, now))
         ratio = hierarchy.seen(arrays, there, kept).flux / jnp.where(bright, bright, 1)
         # A spline may undershoot, and of what is below 0 there is no logarithm.
@@ -122,14 +122,3 @@ def bend(hierarchy: Hierarchy, arrays, theta, z, weights):
 
     curve = jax.lax.map(lambda axis: jax.jvp(slope, (told,), (axis,))[1], axes)
     return slope(told), 0.5 * jnp.moveaxis(curve, 0, -1)
-
-
-def reach(hierarchy: Hierarchy, arrays, theta) -> Float[Array, " latent"]:
-    """Amplitude of each departure, in the order of ``z``."""
-    columns = hierarchy.amplitudes(arrays, theta)
-    parts, start = [], 0
-    for _, *width in hierarchy.unit.values():
-        count = prod(width)
-        parts.append(jnp.ravel(columns[start : start + count].T))
-        start += count
-    return jnp.concatenate(parts)

@@ -102,11 +102,11 @@ def first_guess(hierarchy: Hierarchy, arrays, key, starts: int = 6) -> list[tupl
         climb_down(hierarchy, arrays, jnp.where(told, point, points[0]), told)
         for point in points
     ]
-    plain = [(t, float(hierarchy.potential(arrays, t, z))) for t in plain]
+    plain = [(t, float(_slope(hierarchy, arrays, t, z)[0])) for t in plain]
     free, found = np.concatenate([told, np.ones(z.size, bool)]), []
     for theta, _ in choose_live(hierarchy, plain):
         theta, latents = descend(hierarchy, arrays, theta, z, free)
-        height = float(hierarchy.potential(arrays, theta, latents))
+        height = float(_slope(hierarchy, arrays, theta, latents)[0])
         found.append((theta, latents, told, height))
     return [mode[:-1] for mode in choose_live(hierarchy, found)]
 

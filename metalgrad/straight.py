@@ -6,7 +6,7 @@ well a slope is told at any scatter, which a metric does not.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -49,16 +49,12 @@ def sort(hierarchy: Hierarchy) -> Order:
     hierarchy : Hierarchy
         Whose spaxels are one unit.
     """
-    data, size = hierarchy.data.arrays, hierarchy.sizes[0]
-
-    def look(theta):
-        widths = hierarchy.standards(data, theta)
-        return *widths, jnp.ravel(hierarchy.amplitudes(data, theta))
-
-    somewhere = jnp.linspace(0.1, 0.2, size)  # no amplitude is 0, nor is its slope
+    data = hierarchy.data.arrays
+    somewhere = jnp.linspace(0.1, 0.2, hierarchy.sizes[0])  # nothing is 0 there
+    look = _slopes.lower(hierarchy, data, somewhere).compile()
     with jax.ensure_compile_time_eval():  # a trace may be under way
-        width = np.asarray(look(somewhere)[1])
-        slopes = [np.asarray(s) != 0 for s in jax.jacobian(look)(somewhere)]
+        slopes, width = look(data, somewhere)
+    slopes, width = [np.asarray(s) != 0 for s in slopes], np.asarray(width)
     amplifies = slopes[2].any(axis=0)
     normal = (width > 0) & hierarchy.is_plain & ~hierarchy.is_signed & ~amplifies
     normal &= not normal.all()  # a sampler wants some that are free
@@ -67,6 +63,18 @@ def sort(hierarchy: Hierarchy) -> Order:
     return Order(*map(np.flatnonzero, parts))
 
 
+@partial(jax.jit, static_argnums=0)
+def _slopes(hierarchy, arrays, theta):
+    """How all scales hang on ``theta``, and widths of the galaxy's normals."""
+
+    def look(theta):
+        scales = hierarchy.scales(arrays, theta)
+        return scales, scales[1]
+
+    return jax.jacfwd(look, has_aux=True)(theta)
+
+
+@partial(jax.jit, static_argnums=0)
 def standardise(hierarchy: Hierarchy, arrays, theta) -> Float[Array, " normal"]:
     """Return the galaxy's normals in units of their priors, leading ones first.
 
@@ -77,8 +85,8 @@ def standardise(hierarchy: Hierarchy, arrays, theta) -> Float[Array, " normal"]:
     theta : array, (galaxy,)
     """
     normals = sort(hierarchy).normals
-    mean, width = (part[normals] for part in hierarchy.standards(arrays, theta))
-    return (theta[normals] - mean) / width
+    mean, width, _ = hierarchy.scales(arrays, theta)
+    return (theta[normals] - mean[normals]) / width[normals]
 
 
 def join(hierarchy: Hierarchy, arrays, free, normals):
@@ -90,9 +98,19 @@ def join(hierarchy: Hierarchy, arrays, free, normals):
     log_volume : float
         Log of the volume of ``theta`` over that of ``free`` and ``normals``.
     """
-    order = sort(hierarchy)
-    theta = jnp.zeros(hierarchy.sizes[0], free.dtype).at[order.free].set(free)
-    standards = hierarchy.standards(arrays, theta)
-    mean, width = (part[order.normals] for part in standards)
-    theta = theta.at[order.normals].set(mean + width * normals)
+    theta = spread(hierarchy, free)
+    mean, width, _ = hierarchy.scales(arrays, theta)
+    return raise_to(sort(hierarchy), theta, mean, width, normals)
+
+
+def spread(hierarchy: Hierarchy, free) -> Float[Array, " galaxy"]:
+    """Put what is free in its places, and nothing elsewhere."""
+    theta = jnp.zeros(hierarchy.sizes[0], free.dtype)
+    return theta.at[sort(hierarchy).free].set(free)
+
+
+def raise_to(order: Order, theta, mean, width, normals):
+    """Add normals of some mean and width, (galaxy,), as `join` returns them."""
+    width = width[order.normals]
+    theta = theta.at[order.normals].set(mean[order.normals] + width * normals)
     return theta, jnp.sum(jnp.log(width))

@@ -523,7 +523,7 @@ def test_widths_of_normal_priors_are_told(coupled):
     """Of cards: the level's is 0.5 dex about 8, and shared ones' the root of rho."""
     arrays = coupled.data.arrays
     theta = prior_points(coupled, jax.random.key(0), 2)[1]
-    mean, width = coupled.standards(arrays, theta)
+    mean, width, _ = coupled.scales(arrays, theta)
     names = [
         *np.repeat([*coupled.galaxy], [prod(s) for s, _ in coupled.galaxy.values()])
     ]
