@@ -49,11 +49,12 @@ def sort(hierarchy: Hierarchy) -> Order:
     hierarchy : Hierarchy
         Whose spaxels are one unit.
     """
-    data = hierarchy.data.arrays
-    somewhere = jnp.linspace(0.1, 0.2, hierarchy.sizes[0])  # nothing is 0 there
-    look = _slopes.lower(hierarchy, data, somewhere).compile()
     with jax.ensure_compile_time_eval():  # a trace may be under way
-        slopes, width = look(data, somewhere)
+        # Nothing is 0 there.
+        given = hierarchy.data.arrays, jnp.linspace(0.1, 0.2, hierarchy.sizes[0])
+    look = _slopes.lower(hierarchy, *given).compile()
+    with jax.ensure_compile_time_eval():
+        slopes, width = look(*given)
     slopes, width = [np.asarray(s) != 0 for s in slopes], np.asarray(width)
     amplifies = slopes[2].any(axis=0)
     normal = (width > 0) & hierarchy.is_plain & ~hierarchy.is_signed & ~amplifies

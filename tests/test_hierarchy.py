@@ -519,6 +519,14 @@ def test_normals_are_sorted_by_what_they_do(coupled):
     assert_array_equal(np.sort(whole), np.arange(len(names)))
 
 
+def test_normals_can_be_sorted_while_a_trace_is_under_way(coupled):
+    """As of a run whose coordinates a checkpoint knows."""
+    straight.sort.cache_clear()
+    whole = jnp.arange(float(coupled.sizes[0]))
+    free = jax.jit(lambda theta: theta[straight.sort(coupled).free])(whole)
+    assert_array_equal(free, straight.sort(coupled).free)
+
+
 def test_widths_of_normal_priors_are_told(coupled):
     """Of cards: the level's is 0.5 dex about 8, and shared ones' the root of rho."""
     arrays = coupled.data.arrays
