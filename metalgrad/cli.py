@@ -70,7 +70,7 @@ def fit(
     model: Annotated[str, typer.Option(help="Card of a model.")] = "gradient",
     calibration: Annotated[str, typer.Option(help="Card of a calibration.")] = "",
     chains: Annotated[int, typer.Option(min=1)] = 4,
-    warmup: Annotated[int, typer.Option(min=1)] = 500,
+    warmup: Annotated[int, typer.Option(min=1)] = 300,
     draws: Annotated[int, typer.Option(min=4)] = 1000,
     refit: Annotated[
         bool, typer.Option("--refit", help="Without spaxels of too high Pareto k.")

@@ -70,7 +70,7 @@ def leave_groups_out(
     seed: int,
     psf: PSF | ImagePSF | None = NIRSPEC,
     slice_angle: float | None = None,
-    warmup: int = 500,
+    warmup: int = 300,
     draws: int = 1000,
     chains: int = 4,
     target_accept: float = 0.8,
