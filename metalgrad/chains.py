@@ -22,6 +22,7 @@ from metalgrad.record import MAPS
 
 CHUNK = 25  # iterations between two looks at the progress bar
 PILOTS, PILOT = 2, 125  # chains that find coordinates, and their iterations
+ROUNDS = 4  # of pilots at most, each in the coordinates that the last one found
 KEPT = 1000  # draws, of all chains, for which spaxels are integrated out
 STATISTICS = {
     "energy": "energy",
@@ -81,13 +82,20 @@ class Run:
         return [self._pilot(arrays, key_pilot, *guess) for guess in guesses]
 
     def _pilot(self, arrays, key, theta, z, told):
-        """Find the coordinates about a guess, by way of a short chain."""
-        rough = pilot.expand_at(self.hierarchy, arrays, theta, z, told=told)
-        path = self.explore(key, arrays, rough.arrays)
-        return pilot.expand_about(self.hierarchy, arrays, path, z)
+        """Find the coordinates about a guess, by way of short chains.
+
+        They go on in new coordinates until these are about where they went.
+        """
+        found = pilot.expand_at(self.hierarchy, arrays, theta, z, told=told)
+        for one in random.split(key, ROUNDS):
+            path, before = self.explore(one, arrays, found.arrays), found
+            found = pilot.expand_about(self.hierarchy, arrays, np.concatenate(path), z)
+            if pilot.has_settled(self.hierarchy, path, before, found):
+                break
+        return found
 
     def explore(self, key, arrays, affine):
-        """Run short chains; return where their galaxies went, (draw, galaxy)."""
+        """Run short chains; return where their galaxies went, (chain, draw, galaxy)."""
 
         def go(state):
             path = []
@@ -100,7 +108,7 @@ class Run:
         states = [self.start(one, arrays, affine) for one in random.split(key, PILOTS)]
         jax.block_until_ready(self.advance(states[0], arrays, affine, 0))  # compiles
         with ThreadPoolExecutor(PILOTS) as pool:
-            return np.concatenate([*pool.map(go, states)])
+            return np.stack([*pool.map(go, states)])
 
     def _potential(self, arrays, affine):
         def potential(white):

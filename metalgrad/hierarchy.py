@@ -52,6 +52,8 @@ class Hierarchy:
         Which of a spaxel's latents sets the means of others.
     bent : int, optional
         Of which data tell the softplus of its sum and not the sum.
+    ahead : tuple of str
+        Sites of which fluxes are no product of powers, if all spaxels are one unit.
     """
 
     model: object
@@ -62,6 +64,7 @@ class Hierarchy:
     derived: tuple[str, ...] = ()
     leading: int | None = None
     bent: int | None = None
+    ahead: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -92,9 +95,8 @@ class Hierarchy:
         return self._mark(isinstance(t, IdentityTransform) for t in plain)
 
     def _mark(self, sites):
-        return np.repeat(
-            list(sites), [prod(shape) for shape, _ in self.galaxy.values()]
-        )
+        sizes = [prod(shape) for shape, _ in self.galaxy.values()]
+        return np.repeat(list(sites), sizes)
 
     def unpack(self, theta: Float[Array, " galaxy"], z: Float[Array, "unit latent"]):
         """Return the sites' values and the log volume change of their transforms."""
@@ -154,8 +156,7 @@ class Hierarchy:
 
     def seen(self, arrays, theta, z):
         """Return the distribution of the data, given everything."""
-        values, _ = self.unpack(theta, z)
-        return self._trace(arrays, values)["data"]["fn"]
+        return self._trace(arrays, self.unpack(theta, z)[0])["data"]["fn"]
 
     def _middle(self, arrays, theta):
         """Trace the model where nothing departs."""
@@ -235,8 +236,7 @@ class Hierarchy:
 
     def sites(self, arrays, theta, z) -> dict:
         """Every latent and deterministic site of the model at one point."""
-        values, _ = self.unpack(theta, z)
-        trace = self._trace(arrays, values)
+        trace = self._trace(arrays, self.unpack(theta, z)[0])
         return {
             name: site["value"]
             for name, site in trace.items()
@@ -296,5 +296,5 @@ def split(model, data) -> Hierarchy:
     coupled = bool(found["wave"])
     derived = tuple(name for name, site in seen.items() if roles.is_derived(site))
     unit = found["wave"] or found["spaxel"]
-    special = () if coupled else roles.find_special(unit, seen)
-    return Hierarchy(model, data, galaxy, unit, coupled, derived, *special)
+    special = roles.find_special(unit, seen, coupled=coupled)
+    return Hierarchy(model, data, galaxy, unit, coupled, derived, **special)

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 from metalgrad import straight
 from metalgrad.hierarchy import Hierarchy
 
+LEAST = 1e-6  # of a flux over what it was, of which the logarithm is followed
+
 
 @partial(jax.jit, static_argnums=0)
 def stack(hierarchy: Hierarchy, arrays, theta, z) -> Float[Array, " unit"]:
@@ -55,12 +57,12 @@ def weigh_light(hierarchy: Hierarchy, arrays, theta, z, axes):
     push = _slopes(hierarchy, arrays, theta, z)
     seen = hierarchy.seen(arrays, theta, z)
 
-    def brighten(log_flux):  # whitened residuals hang on fluxes linearly
+    def glow(log_flux):  # whitened residuals hang on fluxes linearly
         flux = seen.flux * log_flux.reshape(seen.flux.shape)
         there = type(seen)(seen.data, flux, seen.noise_scale, seen.clumpiness)
         return seen.standardise(there.residuals(jnp.zeros_like(arrays["white"])))
 
-    back = jax.linear_transpose(brighten, jnp.zeros(seen.flux.size, seen.flux.dtype))
+    back = jax.linear_transpose(glow, jnp.zeros(seen.flux.size, seen.flux.dtype))
     return jax.lax.map(lambda axis: back(push(axis))[0], axes)
 
 
@@ -76,6 +78,16 @@ def _slopes(hierarchy, arrays, theta, z):
 
     slope = jax.linearize(look, unit)[1]
     return lambda axis: seen.standardise(slope(axis))
+
+
+def brighten(flux, bright):
+    """Log of fluxes over those that were ``bright``, (spaxel * line,).
+
+    A spline may undershoot, and of what is below 0 there is no logarithm.
+    """
+    ratio = flux / jnp.where(bright == 0, 1.0, bright)
+    log_ratio = jnp.log(jnp.maximum(ratio, LEAST))
+    return jnp.ravel(jnp.where(bright > 0, log_ratio, ratio - 1))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -110,9 +122,7 @@ def bend(hierarchy: Hierarchy, arrays, theta, z, weights):
         there = there.at[order.leading].set(mean + width * told[count:])
         now = hierarchy.scales(arrays, there)[2]
         kept = z * jnp.where(now == 0, 0.0, before / jnp.where(now == 0, 1.0, now))
-        ratio = hierarchy.seen(arrays, there, kept).flux / jnp.where(bright, bright, 1)
-        # A spline may undershoot, and of what is below 0 there is no logarithm.
-        return weights @ jnp.ravel(jnp.where(bright > 0, jnp.log(ratio), ratio))
+        return weights @ brighten(hierarchy.seen(arrays, there, kept).flux, bright)
 
     told = jnp.concatenate([theta[order.free], (theta[order.leading] - mean) / width])
     axes = jnp.eye(len(told))

@@ -25,6 +25,7 @@ from metalgrad.starts import prior_points
 TRUST = {"initial_trust_radius": 0.3, "max_trust_radius": 3.0, "maxiter": 100}
 LEAST = 1e-2  # curvature, where the prior's is 1
 SHRINK = 0.2  # of what a short path says of a covariance, towards curvature
+AWAY, APART = 3.0, 1.5  # sd, ours: of means of short chains that are at home
 WIDE = 0.3  # unconstrained: first guess of the sd of what only departures tell
 
 
@@ -247,6 +248,23 @@ def expand_about(hierarchy: Hierarchy, arrays, path, z):
     theta, z = descend(hierarchy, arrays, theta, z, free)
     found = expand_at(hierarchy, arrays, theta, z, path)
     return replace(found, theta=jnp.asarray(mean[chosen]))
+
+
+def has_settled(hierarchy: Hierarchy, path, before: Expansion, after: Expansion):
+    """Tell whether short chains stayed where their coordinates were found, together.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    path : array, (chain, draw, galaxy)
+    before, after : Expansion
+        In whose coordinates they ran, and those found from where they went.
+    """
+    went = path[..., straight.sort(hierarchy).free].mean(axis=1)
+    inverse = np.linalg.inv(np.asarray(after.stretch))
+    away = (went.mean(axis=0) - np.asarray(before.theta)) @ inverse.T
+    apart = np.ptp(went @ inverse.T, axis=0)
+    return np.abs(away).max() < AWAY and apart.max() < APART
 
 
 def _root_of_inverse(curvature, told):

@@ -7,8 +7,8 @@ import numpy as np
 from scipy.stats import norm
 
 
-def find_special(unit: dict, seen: dict) -> tuple[int | None, int | None]:
-    """Find the latents of a spaxel that are placed before all others.
+def find_special(unit: dict, seen: dict, *, coupled: bool) -> dict:
+    """Find the departures that are placed before all others.
 
     Parameters
     ----------
@@ -16,16 +16,22 @@ def find_special(unit: dict, seen: dict) -> tuple[int | None, int | None]:
         Shape of each site of departures.
     seen : dict
         The model's trace.
+    coupled : bool
+        Whether all spaxels are one unit.
 
     Returns
     -------
-    leading, bent : int, optional
-        The one that has an amplitude but is itself what others are about, and the one
-        of whose sum the softplus is seen.
+    dict
+        Where all spaxels are one unit ``ahead``, the sites that say so.  Else, of a
+        spaxel, ``leading``, the latent that has an amplitude but is itself what others
+        are about, and ``bent``, that of whose sum the softplus is seen; or None.
     """
+    if coupled:
+        return {"ahead": tuple(name for name in unit if f"{name}_ahead" in seen)}
     names = np.repeat(list(unit), [prod(shape) for shape in unit.values()])
     leads = [f"{n}_amplitude" in seen and f"{n}_mean" not in seen for n in names]
-    return _only(leads), _only([f"{n}_bent" in seen for n in names])
+    bent = [f"{n}_bent" in seen for n in names]
+    return {"leading": _only(leads), "bent": _only(bent)}
 
 
 def _only(told):

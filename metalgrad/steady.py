@@ -21,7 +21,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
+from jax.scipy.linalg import solve, solve_triangular
 from jaxtyping import Array, Float
 
 from metalgrad import information, straight
@@ -31,6 +31,7 @@ from metalgrad.hierarchy import Hierarchy
 # more than 0.1 of the prior.  A trajectory of 15 steps is worth 0.5 draws of the
 # slowest parameter with them, 0.3 with 64, and 0.4 with 128.
 TOLD, LEAST = 96, 24  # combinations that data may tell, at most and of few departures
+TURNED = 48  # of them, told best, are followed as exactly as light bends
 FELT = 128  # combinations of departures of which they may tell anything
 FEEBLE = 1e-6  # information, in units of the prior's, below which there is none
 FAR = 1.0  # unconstrained, or in widths of the prior: as far as bends are followed
@@ -69,6 +70,11 @@ def blank(hierarchy: Hierarchy) -> dict:
         "centre": jnp.zeros(free + leading),
         "pull": jnp.zeros((told, free)),
         "bends": jnp.zeros((told, free + leading, free + leading)),
+        "last": jnp.zeros(min(TURNED, told)),
+        "light": jnp.zeros((min(TURNED, told), hierarchy.data.white.size)),
+        "bright": jnp.ones(hierarchy.data.white.shape),
+        "shared": jnp.zeros(len(order.scaled)),
+        "reached": jnp.zeros(latents),
         "felt": jnp.eye(min(FELT, latents), latents),
     }
 
@@ -107,15 +113,17 @@ def place(hierarchy: Hierarchy, arrays, steady, free, still):
     log_volume : float
         Log of the volume of both over that of ``free`` and ``still``.
     """
-    order, rows, leads = straight.sort(hierarchy), steady["rows"], steady["leads"]
+    order, leads = straight.sort(hierarchy), steady["leads"]
     y_lead, y = jnp.split(still[0], [leads.shape[1]])
     theta = straight.spread(hierarchy, free)
     mean, width, reach = hierarchy.scales(arrays, theta)
     each = jnp.concatenate([width[order.scaled], reach]) / steady["scale"]
     slim = 1 / jnp.sqrt(1 + each**2 * steady["left"])
-    each = each * slim
+    rows = steady["rows"] * (each * slim)[order.others]
+    first, last = jnp.split(rows, [len(order.ahead)], axis=1)
     unit = jnp.eye(len(rows))
-    root = jnp.linalg.cholesky(unit + (rows * each**2) @ rows.T)
+    rest = unit + last @ last.T
+    root = jnp.linalg.cholesky(rest + first @ first.T)
 
     shift = free - steady["centre"][: free.size]
     data = steady["data"] - steady["pull"] @ shift
@@ -125,9 +133,19 @@ def place(hierarchy: Hierarchy, arrays, steady, free, still):
     data = data - _bend(steady, shift, lead - steady["centre"][free.size :])
 
     known = solve_triangular(root, data, lower=True)
-    shrunk = solve_triangular(root + unit, rows @ (each * y), lower=True)
-    told = solve_triangular(root, known - shrunk, lower=True, trans=1)
-    others = slim * (y + each * (told @ rows)) + steady["rest"]
+    y = y[order.others]
+    shrunk = solve_triangular(root + unit, rows @ y, lower=True)
+    y = y + solve_triangular(root, known - shrunk, lower=True, trans=1) @ rows
+    ahead, behind = jnp.split(y, [len(order.ahead)])
+    data = data - first @ ahead
+    ahead = slim[order.ahead] * ahead + steady["rest"][order.ahead]
+    led = mean[order.leading] + width[order.leading] * lead
+    there = theta.at[order.leading].set(led)
+    turned = _follow(hierarchy, arrays, steady, there, ahead, reach)
+    turned = jnp.zeros_like(data).at[: turned.size].set(turned - data[: turned.size])
+    behind = behind + solve(rest, turned, assume_a="pos") @ last
+    behind = slim[order.behind] * behind + steady["rest"][order.behind]
+    others = jnp.concatenate([ahead, behind])[np.argsort(order.others)]
     shared, z = jnp.split(others, [len(order.scaled)])
     normals = jnp.concatenate([lead, shared])
     theta, volume = straight.raise_to(order, theta, mean, width, normals)
@@ -153,6 +171,20 @@ def _bend(steady, free, lead=None):
     lead = jnp.zeros(steady["leads"].shape[1]) if lead is None else lead
     shift = jnp.clip(jnp.concatenate([free, lead]), -FAR, FAR)
     return (steady["bends"] @ shift) @ shift
+
+
+def _follow(hierarchy, arrays, steady, theta, ahead, reach):
+    """Take off the data what is placed before the last, as exactly as light bends."""
+    order, reached = straight.sort(hierarchy), steady["reached"]
+    theta = theta.at[order.scaled].set(steady["shared"])
+    held = reach != 0  # by an amplitude of none nothing is kept where it was
+    z = jnp.where(held, reached / jnp.where(held, reach, 1.0), 0.0)
+    z = z.at[order.ahead - len(order.scaled)].set(ahead)
+    flux = hierarchy.seen(arrays, theta, z[None]).flux
+    moved = steady["light"] @ information.brighten(flux, steady["bright"])
+    lost = jnp.where(held, 0.0, reached / steady["scale"][len(order.scaled) :])
+    lost = jnp.concatenate([jnp.zeros(len(order.scaled)), lost])[order.others]
+    return steady["last"] - moved - steady["rows"][: len(moved)] @ lost
 
 
 def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
@@ -190,10 +222,15 @@ def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
     theta = jnp.asarray(theta)
     scale = amplify(hierarchy, arrays, theta)
     lead = straight.standardise(hierarchy, arrays, theta)[:leading]
+    data = along * (1 + value) / np.sqrt(value)
+    last = data - rows[:, :leading] @ (point - rest)[:leading]
+    last -= rows[:, leading:][:, order.ahead] @ (point - rest)[leading:][order.ahead]
+    kept = jnp.concatenate([jnp.zeros(len(order.scaled)), z[0]]) * scale
+    kept = kept.at[order.ahead].set(0.0)
     return found | {
         "leads": jnp.asarray(rows[:, :leading]),
-        "rows": jnp.asarray(rows[:, leading:]),
-        "data": jnp.asarray(along * (1 + value) / np.sqrt(value)),
+        "rows": jnp.asarray(rows[:, leading:][:, order.others]),
+        "data": jnp.asarray(data),
         "lead_rest": jnp.asarray(rest[:leading]),
         "rest": jnp.asarray(rest[leading:]),
         "left": jnp.asarray(np.maximum(left[leading:], 0.0)),
@@ -201,6 +238,11 @@ def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
         "centre": jnp.concatenate([theta[order.free], lead]),
         "pull": slope[:, : len(order.free)],
         "bends": curve,
+        "last": jnp.asarray(last)[:TURNED],
+        "light": light[:TURNED],
+        "bright": hierarchy.seen(arrays, theta, z).flux,
+        "shared": theta[order.scaled],
+        "reached": kept[len(order.scaled) :],
         "felt": jnp.asarray(_principal(latents, len(found["felt"]))[1]),
     }
 

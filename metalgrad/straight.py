@@ -7,6 +7,7 @@ well a slope is told at any scatter, which a metric does not.
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -28,16 +29,26 @@ class Order:
         Normals of a prior that is fixed: level, slope, brightness.
     scaled : array of int
         Normals of one that hangs on others, as a galaxy's shared dispersion does.
+    ahead, behind : array of int
+        Of the scaled ones and the departures after them: which are placed first, as
+        log fluxes bend with them, and all others.
     """
 
     free: Int[np.ndarray, " free"]
     leading: Int[np.ndarray, " leading"]
     scaled: Int[np.ndarray, " scaled"]
+    ahead: Int[np.ndarray, " ahead"]
+    behind: Int[np.ndarray, " behind"]
 
     @property
     def normals(self) -> Int[np.ndarray, " normal"]:
         """The leading ones, and after them the scaled ones."""
         return np.concatenate([self.leading, self.scaled])
+
+    @property
+    def others(self) -> Int[np.ndarray, " other"]:
+        """Those ahead, and after them those behind."""
+        return np.concatenate([self.ahead, self.behind])
 
 
 @lru_cache(maxsize=32)
@@ -60,7 +71,9 @@ def sort(hierarchy: Hierarchy) -> Order:
     normal = (width > 0) & hierarchy.is_plain & ~hierarchy.is_signed & ~amplifies
     normal &= not normal.all()  # a sampler wants some that are free
     is_scaled = (slopes[0] | slopes[1]).any(axis=1)
-    parts = ~normal, normal & ~is_scaled, normal & is_scaled
+    waves = [np.full(prod(s), n in hierarchy.ahead) for n, s in hierarchy.unit.items()]
+    ahead = np.concatenate([np.zeros((normal & is_scaled).sum(), bool), *waves])
+    parts = ~normal, normal & ~is_scaled, normal & is_scaled, ahead, ~ahead
     return Order(*map(np.flatnonzero, parts))
 
 

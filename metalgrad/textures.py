@@ -172,13 +172,15 @@ class Waves(Canvas):
     def draw(
         self, name: str, *width: int, length=None, amplitude=1.0, mean=None, bent=False
     ) -> Float[Array, " cell *width"]:
-        """Draw fields of unit variance."""
-        del mean, bent
+        """Draw fields of unit variance; those about nothing go ahead of all others."""
+        del bent
         shape, total = self.scene.frequency.shape, prod(width)
         length = self.length if length is None else length
         root = self.scene.root_density(length)
         reach = jnp.broadcast_to(amplitude, (total,)) * root.reshape(-1, 1)
         numpyro.deterministic(f"{name}_amplitude", reach)
+        if mean is None:
+            numpyro.deterministic(f"{name}_ahead", jnp.ones(total))
         with numpyro.plate("wave", shape[0] * shape[1]):
             weights = numpyro.sample(name, dist.Normal().expand([total]).to_event(1))
         field = self.scene.field(weights.reshape(*shape, total), root)

@@ -262,7 +262,7 @@ def test_another_format_is_refused(model, kept, tmp_path):
     card = json.loads((folder / CARD).read_text())
     del card["format"]
     (folder / CARD).write_text(json.dumps(card))
-    with pytest.raises(ValueError, match=r"format is None, not 2.*or delete it"):
+    with pytest.raises(ValueError, match=r"format is None, not 3.*or delete it"):
         mg.fit(model, draw_maps(), checkpoint=folder, **SETTINGS)
 
 

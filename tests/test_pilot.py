@@ -343,3 +343,25 @@ def test_a_solver_that_breaks_down_leaves_the_best_point(galaxy, monkeypatch):
     monkeypatch.setattr(pilot.scipy.optimize, "minimize", minimize)
     found = pilot.climb_down(galaxy, galaxy.data.arrays, start, told)
     np.testing.assert_array_equal(found, min(seen, key=lambda one: one[0])[1])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_settled"),
+    [(0.0, 1.0, True), (4.0, 4.2, False), (-1.0, 1.0, False)],
+    ids=["at home", "elsewhere", "apart"],
+)
+def test_short_chains_have_settled_where_they_stay_together(
+    galaxy, first, second, is_settled
+):
+    """By widths of the coordinates found from them: here of two units each."""
+    size, every = galaxy.sizes[0], sort(galaxy).free
+    one = {"z": jnp.zeros((1, 1)), "root": None, "log_evidence": 0.0}
+    middle, width = jnp.linspace(0.0, 1.0, len(every)), 2.0
+    one |= {"stretch": width * jnp.eye(len(every))}
+    one |= {"bridge": jnp.zeros((1, 1, len(every)))}
+    here = curvature.Expansion(middle, **one)
+    path = np.zeros((2, 5, size))
+    path[..., every] = np.asarray(middle)
+    path[0][:, every[1]] += width * first
+    path[1][:, every[1]] += width * second
+    assert pilot.has_settled(galaxy, path, here, here) == is_settled
