@@ -12,8 +12,10 @@ with ``B = R a`` and ``M = 1 + B B' = L L'``, the mean of a Kalman filter and th
 of its covariance (Andrews 1968, AIAA J. 6, 1165).  `place` takes ``y`` to ``u`` so,
 whatever the data: the volume that it returns makes densities exact, and how far a
 sampler gets in a step depends on how nearly the data are linear.  Where they bend, most
-of all in metallicity, is known to second order: what leads is placed before all else,
-which then follows.
+of all in metallicity, what leads is placed before all else, which follows to second
+order.  And of departures those go ahead of which light is no product of powers; by
+what that is off in the combinations that are told best, the others are moved after
+them: a shear, which changes no volume.
 """
 
 from functools import partial
@@ -48,12 +50,17 @@ def blank(hierarchy: Hierarchy) -> dict:
     Returns
     -------
     dict
-        ``leads`` (told, leading) and ``rows`` (told, other), the ``R`` above; ``data``
+        ``leads`` (told, leading) and ``rows`` (told, other), the ``R`` above, these in
+        the order of those ahead and those behind (`straight.Order.others`); ``data``
         (told,), the ``d``; ``lead_rest`` and ``rest``, what is added to ``u``; ``left``
         (other,), information on each that no row holds; ``scale`` (other,), amplitudes
         where they were found, and ``centre`` what was free and led there; ``pull`` and
-        ``bends``, by how much that moves the data; and ``felt`` (felt, latent), all
-        directions along which data tell anything, where amplitudes are 1.
+        ``bends``, by how much that moves the data.  Of the combinations told best
+        ``light`` (turned, spaxel * line), what logs of fluxes over ``bright`` ones
+        weigh in them, and ``last``, the data less what was ahead; there ``shared``, the
+        scaled normals as parameters, and ``reached`` (latent,), what was behind, times
+        its amplitude.  And ``felt`` (felt, latent), all directions along which data
+        tell anything, where amplitudes are 1.
     """
     order, latents = straight.sort(hierarchy), hierarchy.sizes[1]
     free, leading = len(order.free), len(order.leading)
@@ -113,68 +120,71 @@ def place(hierarchy: Hierarchy, arrays, steady, free, still):
     log_volume : float
         Log of the volume of both over that of ``free`` and ``still``.
     """
-    order, leads = straight.sort(hierarchy), steady["leads"]
-    y_lead, y = jnp.split(still[0], [leads.shape[1]])
+    order = straight.sort(hierarchy)
+    y_lead, y = jnp.split(still[0], [len(order.leading)])
     theta = straight.spread(hierarchy, free)
     mean, width, reach = hierarchy.scales(arrays, theta)
     each = jnp.concatenate([width[order.scaled], reach]) / steady["scale"]
     slim = 1 / jnp.sqrt(1 + each**2 * steady["left"])
+    volume = jnp.sum(jnp.log(slim))
     rows = steady["rows"] * (each * slim)[order.others]
     first, last = jnp.split(rows, [len(order.ahead)], axis=1)
-    unit = jnp.eye(len(rows))
-    rest = unit + last @ last.T
+    rest = jnp.eye(len(rows)) + last @ last.T
     root = jnp.linalg.cholesky(rest + first @ first.T)
 
-    shift = free - steady["centre"][: free.size]
-    data = steady["data"] - steady["pull"] @ shift
-    lead, lead_root = _lead(steady, root, data - _bend(steady, shift), y_lead)
-    data = data - leads @ lead
-    lead = lead + steady["lead_rest"]
-    data = data - _bend(steady, shift, lead - steady["centre"][free.size :])
+    lead, data, lead_root = _lead(steady, root, free, y_lead)
+    y = _settle(root, rows, data, y[order.others])
+    slim, middle = slim[order.others], steady["rest"][order.others]
+    ahead = (slim * y + middle)[: len(order.ahead)]
+    data = data - first @ y[: len(ahead)]
 
-    known = solve_triangular(root, data, lower=True)
-    y = y[order.others]
-    shrunk = solve_triangular(root + unit, rows @ y, lower=True)
-    y = y + solve_triangular(root, known - shrunk, lower=True, trans=1) @ rows
-    ahead, behind = jnp.split(y, [len(order.ahead)])
-    data = data - first @ ahead
-    ahead = slim[order.ahead] * ahead + steady["rest"][order.ahead]
-    led = mean[order.leading] + width[order.leading] * lead
-    there = theta.at[order.leading].set(led)
-    turned = _follow(hierarchy, arrays, steady, there, ahead, reach)
-    turned = jnp.zeros_like(data).at[: turned.size].set(turned - data[: turned.size])
-    behind = behind + solve(rest, turned, assume_a="pos") @ last
-    behind = slim[order.behind] * behind + steady["rest"][order.behind]
-    others = jnp.concatenate([ahead, behind])[np.argsort(order.others)]
-    shared, z = jnp.split(others, [len(order.scaled)])
+    level = mean[order.leading] + width[order.leading] * lead
+    there = theta.at[order.leading].set(level)
+    exact = _follow(hierarchy, arrays, steady, there, ahead, reach)
+    off = jnp.pad(exact - data[: exact.size], (0, data.size - exact.size))
+    y = y.at[len(ahead) :].add(solve(rest, off, assume_a="pos") @ last)
+    y = (slim * y + middle)[np.argsort(order.others)]
+    shared, z = jnp.split(y, [len(order.scaled)])
     normals = jnp.concatenate([lead, shared])
-    theta, volume = straight.raise_to(order, theta, mean, width, normals)
-    volume = volume + jnp.sum(jnp.log(slim)) - _log_volume(root)
-    return theta, z[None], volume - _log_volume(lead_root)
+    theta, more = straight.raise_to(order, theta, mean, width, normals)
+    return theta, z[None], volume + more - _log_volume(root) - _log_volume(lead_root)
 
 
 def _log_volume(root):
     return jnp.sum(jnp.log(jnp.diagonal(root)))
 
 
-def _lead(steady, root, data, y):
-    """Place what leads, all other normals integrated out."""
-    along = solve_triangular(root, steady["leads"], lower=True)
+def _lead(steady, root, free, y):
+    """Place what leads, all else integrated out; take it and ``free`` off the data."""
+    shift, leads = free - steady["centre"][: free.size], steady["leads"]
+    data = steady["data"] - steady["pull"] @ shift
+    along = solve_triangular(root, leads, lower=True)
     inner = jnp.linalg.cholesky(jnp.eye(y.size) + along.T @ along)
-    known = along.T @ solve_triangular(root, data, lower=True)
+    bent = data - _bend(steady, shift, jnp.zeros(y.size))
+    known = along.T @ solve_triangular(root, bent, lower=True)
     mean = solve_triangular(inner, known, lower=True)
-    return solve_triangular(inner, mean + y, lower=True, trans=1), inner
+    lead = solve_triangular(inner, mean + y, lower=True, trans=1)
+    data = data - leads @ lead
+    lead = lead + steady["lead_rest"]
+    bend = _bend(steady, shift, lead - steady["centre"][free.size :])
+    return lead, data - bend, inner
 
 
-def _bend(steady, free, lead=None):
+def _settle(root, rows, data, y):
+    """Place what the rows are of, as if light were straight in it."""
+    known = solve_triangular(root, data, lower=True)
+    shrunk = solve_triangular(root + jnp.eye(len(rows)), rows @ y, lower=True)
+    return y + solve_triangular(root, known - shrunk, lower=True, trans=1) @ rows
+
+
+def _bend(steady, free, lead):
     """By how much the data are moved beyond what is straight."""
-    lead = jnp.zeros(steady["leads"].shape[1]) if lead is None else lead
     shift = jnp.clip(jnp.concatenate([free, lead]), -FAR, FAR)
     return (steady["bends"] @ shift) @ shift
 
 
 def _follow(hierarchy, arrays, steady, theta, ahead, reach):
-    """Take off the data what is placed before the last, as exactly as light bends."""
+    """Return what data tell of those behind, by the light of all that is placed."""
     order, reached = straight.sort(hierarchy), steady["reached"]
     theta = theta.at[order.scaled].set(steady["shared"])
     held = reach != 0  # by an amplitude of none nothing is kept where it was
