@@ -1,7 +1,7 @@
 """Question: how long does a whole fit take, and how much memory?
 
 A mock cube of COSMOS24108 of 25 x 25 spaxels, read from its file, is fitted with the
-default model and settings (4 chains of 500 + 1000 iterations) in a fresh process, so
+default model and settings (4 chains of 300 + 1000 iterations) in a fresh process, so
 that compilation is in the figure.  Run ``python benchmarks/bench_fit.py``; the answer
 goes to ``benchmarks/results/fit.json``.
 """

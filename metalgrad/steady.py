@@ -250,11 +250,16 @@ def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
         "bends": curve,
         "last": jnp.asarray(last)[:TURNED],
         "light": light[:TURNED],
-        "bright": hierarchy.seen(arrays, theta, z).flux,
+        "bright": _shine(hierarchy, arrays, theta, z),
         "shared": theta[order.scaled],
         "reached": kept[len(order.scaled) :],
         "felt": jnp.asarray(_principal(latents, len(found["felt"]))[1]),
     }
+
+
+@partial(jax.jit, static_argnums=0)
+def _shine(hierarchy, arrays, theta, z):
+    return hierarchy.seen(arrays, theta, z).flux
 
 
 def _principal(matrix, count):
