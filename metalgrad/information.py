@@ -81,9 +81,10 @@ def _slopes(hierarchy, arrays, theta, z):
 
 
 def brighten(flux, bright):
-    """Log of fluxes over those that were ``bright``, (spaxel * line,).
+    """Natural log of fluxes over those that were ``bright``, (spaxel * line,).
 
-    A spline may undershoot, and of what is below 0 there is no logarithm.
+    Both are (spaxel, line), of any one unit.  A spline may undershoot, and
+    of what is below 0 there is no logarithm.
     """
     ratio = flux / jnp.where(bright == 0, 1.0, bright)
     log_ratio = jnp.log(jnp.maximum(ratio, LEAST))

@@ -250,7 +250,9 @@ def expand_about(hierarchy: Hierarchy, arrays, path, z):
     return replace(found, theta=jnp.asarray(mean[chosen]))
 
 
-def has_settled(hierarchy: Hierarchy, path, before: Expansion, after: Expansion):
+def has_settled(
+    hierarchy: Hierarchy, path, before: Expansion, after: Expansion
+) -> bool:
     """Tell whether short chains stayed where their coordinates were found, together.
 
     Parameters
@@ -264,7 +266,7 @@ def has_settled(hierarchy: Hierarchy, path, before: Expansion, after: Expansion)
     inverse = np.linalg.inv(np.asarray(after.stretch))
     away = (went.mean(axis=0) - np.asarray(before.theta)) @ inverse.T
     apart = np.ptp(went @ inverse.T, axis=0)
-    return np.abs(away).max() < AWAY and apart.max() < APART
+    return bool(np.abs(away).max() < AWAY and apart.max() < APART)
 
 
 def _root_of_inverse(curvature, told):
