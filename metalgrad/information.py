@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from metalgrad import straight
 from metalgrad.hierarchy import Hierarchy
 
-LEAST = 1e-6  # of a flux over what it was, of which the logarithm is followed
+FAINT = 0.1  # of a flux over what it was, ours: above it the logarithm is followed
 
 
 @partial(jax.jit, static_argnums=0)
@@ -83,12 +83,15 @@ def _slopes(hierarchy, arrays, theta, z):
 def brighten(flux, bright):
     """Natural log of fluxes over those that were ``bright``, (spaxel * line,).
 
-    Both are (spaxel, line), of any one unit.  A spline may undershoot, and
-    of what is below 0 there is no logarithm.
+    Both are (spaxel, line), of any one unit.  A spline may undershoot, and of what is
+    below 0 there is no logarithm: below `FAINT` it goes on along its tangent, for its
+    own slope, without bound, had made every step too long.
     """
     ratio = flux / jnp.where(bright == 0, 1.0, bright)
-    log_ratio = jnp.log(jnp.maximum(ratio, LEAST))
-    return jnp.ravel(jnp.where(bright > 0, log_ratio, ratio - 1))
+    tangent = ratio / FAINT - 1 + jnp.log(FAINT)
+    log_ratio = jnp.log(jnp.maximum(ratio, FAINT))
+    bent = jnp.where(ratio > FAINT, log_ratio, tangent)
+    return jnp.ravel(jnp.where(bright > 0, bent, ratio - 1))
 
 
 @partial(jax.jit, static_argnums=0)

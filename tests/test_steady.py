@@ -244,6 +244,53 @@ def test_what_is_behind_takes_back_what_goes_ahead(data, turned, away, monkeypat
     assert off < away if away else off > 0.1
 
 
+def test_the_logarithm_goes_on_along_its_tangent():
+    """In value and slope; and of what was dark, or below 0, the flux itself counts."""
+    ratio = np.array([3.0, 1.0, 0.2, information.FAINT, 0.0, -2.0])
+    bright = np.full(6, 5.0)
+    look = jax.vmap(jax.value_and_grad(lambda x: information.brighten(5 * x, 5.0)[0]))
+    value, slope = look(ratio)
+    assert_allclose(value, information.brighten(bright * ratio, bright))
+    assert_allclose(value[:4], np.log(ratio[:4]), atol=1e-12)
+    assert_allclose(slope[:3], 1 / ratio[:3])
+    assert_allclose(slope[3:], 1 / information.FAINT)
+    assert_allclose(np.diff(value[3:]), np.diff(ratio[3:]) / information.FAINT)
+    assert_allclose(
+        information.brighten(np.array([3.0, -4.0]), np.array([0.0, -2.0])), [2.0, 1.0]
+    )
+
+
+def sink(data):
+    """Tell of light that falls through 0, where another wave moves its logarithm."""
+    numpyro.sample("idle", dist.Laplace())
+    numpyro.deterministic("turn_ahead", jnp.ones(1))
+    waves = {}
+    for name in ("turn", "follow"):
+        with numpyro.plate("wave", WAVES):
+            waves[name] = numpyro.sample(name, dist.Normal())
+    slopes = np.abs(DESIGN[..., 0])
+    flux = (1 + slopes @ waves["turn"]) * jnp.exp(0.2 * slopes @ waves["follow"])
+    with numpyro.plate("spaxel", len(data)):
+        numpyro.sample("data", LineData(data, flux, jnp.ones(1)), obs=data.white)
+
+
+def test_where_light_falls_to_nothing_coordinates_are_not_steep(data):
+    """As in faint galaxies, whose chains stood still on a logarithm of the dark."""
+    hierarchy, arrays = split(sink, data), data.arrays
+    idle, z = jnp.zeros(1), jnp.zeros((1, 2 * WAVES))
+    found = steady.find(hierarchy, arrays, idle, z)
+
+    def follow(far):
+        still = jnp.zeros((1, 2 * WAVES)).at[0, :WAVES].set(far)
+        return steady.place(hierarchy, arrays, found, idle, still)[1][0]
+
+    far = jnp.linspace(-2.0, 0.0, 2001)
+    dark = jax.vmap(lambda x: hierarchy.seen(arrays, idle, follow(x)[None]).flux)(far)
+    assert (dark < 0).any()
+    steep = np.abs(jax.vmap(jax.jacfwd(follow))(far)).max()
+    assert steep < 30  # 6.5; of the logarithm itself 1e5 and more
+
+
 def test_of_what_is_bright_the_logarithm_is_straight(data):
     """A departure takes back a level wherever both are."""
 
