@@ -32,7 +32,7 @@ from metalgrad.hierarchy import Hierarchy
 # All ours.  Of 392 departures of a mock of COSMOS24108 data tell 96 combinations by
 # more than 0.1 of the prior.  A trajectory of 15 steps is worth 0.5 draws of the
 # slowest parameter with them, 0.3 with 64, and 0.4 with 128.
-TOLD, LEAST = 96, 24  # combinations that data may tell, at most and of few departures
+TOLD = 96  # combinations that data may tell, at most
 TURNED = 48  # of them, told best, are followed as exactly as light bends
 FELT = 128  # combinations of departures of which they may tell anything
 FEEBLE = 1e-6  # information, in units of the prior's, below which there is none
@@ -65,7 +65,7 @@ def blank(hierarchy: Hierarchy) -> dict:
     order, latents = straight.sort(hierarchy), hierarchy.sizes[1]
     free, leading = len(order.free), len(order.leading)
     others = len(order.scaled) + latents
-    told = min(max(min(TOLD, latents // 4), LEAST), leading + others)
+    told = min(TOLD, leading + others)
     return {
         "leads": jnp.zeros((told, leading)),
         "rows": jnp.zeros((told, others)),

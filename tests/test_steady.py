@@ -317,7 +317,7 @@ def test_what_few_combinations_do_not_hold_each_wave_has_for_itself(
     hierarchy, data, monkeypatch
 ):
     """What the rows leave of the information is that of a diagonal."""
-    monkeypatch.setattr(steady, "LEAST", 2)
+    monkeypatch.setattr(steady, "TOLD", 3)
     size = (0.7, 1.3)
     point = whole(hierarchy, data, truth(data, size)[0], size)
     found = steady.find(hierarchy, data.arrays, *point)
