@@ -23,7 +23,7 @@ import numpy as np
 from metalgrad.logs import Log, SavedLog
 
 CARD = "fit.json"
-FORMAT = "3"  # another whenever states of chains are in other coordinates
+FORMAT = "4"  # another whenever states of chains are in other coordinates
 NEW = ".new"  # ends the name of a file that is being written
 CHECKSUM = hashlib.sha256().digest_size
 

@@ -18,7 +18,7 @@ from jax import random
 
 import metalgrad as mg
 from metalgrad import logs
-from metalgrad.checkpoint import CARD, Checkpoint
+from metalgrad.checkpoint import CARD, FORMAT, Checkpoint
 from metalgrad.linemaps import LineMaps
 
 pytestmark = pytest.mark.filterwarnings(  # the chains are short
@@ -262,7 +262,8 @@ def test_another_format_is_refused(model, kept, tmp_path):
     card = json.loads((folder / CARD).read_text())
     del card["format"]
     (folder / CARD).write_text(json.dumps(card))
-    with pytest.raises(ValueError, match=r"format is None, not 3.*or delete it"):
+    wanted = f"format is None, not {FORMAT}.*or delete it"
+    with pytest.raises(ValueError, match=wanted):
         mg.fit(model, draw_maps(), checkpoint=folder, **SETTINGS)
 
 
