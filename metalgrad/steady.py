@@ -31,7 +31,8 @@ from metalgrad.hierarchy import Hierarchy
 
 # All ours.  Of 392 departures of a mock of COSMOS24108 data tell 96 combinations by
 # more than 0.1 of the prior.  A trajectory of 15 steps is worth 0.5 draws of the
-# slowest parameter with them, 0.3 with 64, and 0.4 with 128.
+# slowest parameter with them, 0.3 with 64, and 0.4 with 128.  Of 128 departures of a
+# bright small cube the 32nd combination is told by 4 times the prior.
 TOLD = 96  # combinations that data may tell, at most
 TURNED = 48  # of them, told best, are followed as exactly as light bends
 FELT = 128  # combinations of departures of which they may tell anything

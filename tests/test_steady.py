@@ -211,18 +211,26 @@ def mode(hierarchy, data, size):
     return unit
 
 
-def bow(data):
-    """Tell of waves of which one takes back what the other's square does."""
-    numpyro.sample("idle", dist.Laplace())
-    numpyro.deterministic("turn_ahead", jnp.ones(1))
-    waves = {}
-    for name in ("turn", "follow"):
-        with numpyro.plate("wave", WAVES):
-            waves[name] = numpyro.sample(name, dist.Normal())
-    log_flux = DESIGN[..., 0] @ (waves["follow"] + 0.5 * waves["turn"] ** 2)
-    with numpyro.plate("spaxel", len(data)):
-        seen = LineData(data, jnp.exp(0.2 * log_flux), jnp.ones(1))
-        numpyro.sample("data", seen, obs=data.white)
+def turning(shine):
+    """Tell of waves that go ahead and others that follow, and the light of both."""
+
+    def model(data):
+        numpyro.sample("idle", dist.Laplace())
+        numpyro.deterministic("turn_ahead", jnp.ones(1))
+        waves = {}
+        for name in ("turn", "follow"):
+            with numpyro.plate("wave", WAVES):
+                waves[name] = numpyro.sample(name, dist.Normal())
+        with numpyro.plate("spaxel", len(data)):
+            seen = LineData(data, shine(**waves), jnp.ones(1))
+            numpyro.sample("data", seen, obs=data.white)
+
+    return model
+
+
+def bow(turn, follow):
+    """Light of which one wave takes back what the other's square does."""
+    return jnp.exp(0.2 * DESIGN[..., 0] @ (follow + 0.5 * turn**2))
 
 
 @pytest.mark.parametrize(("turned", "away"), [(48, 1e-3), (0, None)])
@@ -230,7 +238,7 @@ def test_what_is_behind_takes_back_what_goes_ahead(data, turned, away, monkeypat
     """Where data tell light a thousand times better than priors do; else it is lost."""
     monkeypatch.setattr(steady, "TURNED", turned)
     bright = data.with_arrays(data.arrays | {"root": 1e3 * data.root})
-    hierarchy = split(bow, bright)
+    hierarchy = split(turning(bow), bright)
     idle, z = jnp.zeros(1), jnp.asarray(0.3 * RNG.normal(size=(1, 2 * WAVES)))
     flux = hierarchy.seen(bright.arrays, idle, z).flux
     white = jnp.einsum("srl,sl->sr", bright.root, flux)
@@ -260,23 +268,15 @@ def test_the_logarithm_goes_on_along_its_tangent():
     )
 
 
-def sink(data):
-    """Tell of light that falls through 0, where another wave moves its logarithm."""
-    numpyro.sample("idle", dist.Laplace())
-    numpyro.deterministic("turn_ahead", jnp.ones(1))
-    waves = {}
-    for name in ("turn", "follow"):
-        with numpyro.plate("wave", WAVES):
-            waves[name] = numpyro.sample(name, dist.Normal())
+def sink(turn, follow):
+    """Light that falls through 0, where another wave moves its logarithm."""
     slopes = np.abs(DESIGN[..., 0])
-    flux = (1 + slopes @ waves["turn"]) * jnp.exp(0.2 * slopes @ waves["follow"])
-    with numpyro.plate("spaxel", len(data)):
-        numpyro.sample("data", LineData(data, flux, jnp.ones(1)), obs=data.white)
+    return (1 + slopes @ turn) * jnp.exp(0.2 * slopes @ follow)
 
 
 def test_where_light_falls_to_nothing_coordinates_are_not_steep(data):
     """As in faint galaxies, whose chains stood still on a logarithm of the dark."""
-    hierarchy, arrays = split(sink, data), data.arrays
+    hierarchy, arrays = split(turning(sink), data), data.arrays
     idle, z = jnp.zeros(1), jnp.zeros((1, 2 * WAVES))
     found = steady.find(hierarchy, arrays, idle, z)
 
