@@ -23,7 +23,9 @@ from metalgrad.record import MAPS
 CHUNK = 25  # iterations between two looks at the progress bar
 PILOTS, PILOT = 2, 125  # chains that find coordinates, and their iterations
 ROUNDS = 4  # of pilots at most, each in the coordinates that the last one found
-KEPT = 1000  # draws, of all chains, for which spaxels are integrated out
+# Doublings of a trajectory, at most.  Where coordinates are not yet the posterior's one
+# goes on for hundreds of steps, and 31 find as good ones: so warms up what has pilots.
+WARMING, DEEPEST = 5, 10
 STATISTICS = {
     "energy": "energy",
     "lp": "potential_energy",
@@ -139,6 +141,7 @@ class Run:
             step_size=0.1,
             dense_mass=[("galaxy",)],
             target_accept_prob=self.target_accept,
+            max_tree_depth=(WARMING if self.hierarchy.coupled else DEEPEST, DEEPEST),
             model_args=(arrays, affine),
             rng_key=key_chain,
         )
@@ -192,7 +195,7 @@ class Run:
         numbered = enumerate(states, first)
         logs = [checkpoint.log(number, state) for number, state in numbered]
         jax.block_until_ready(self.advance(states[0], arrays, affine, 0))  # compiles
-        stride = max(1, draws // max(1, KEPT // len(keys)))
+        stride = checkpoint.every(draws, len(keys))
         interrupted = Event()
         with (
             tqdm(
@@ -224,7 +227,7 @@ class Run:
         """Cut the iterations from ``done`` on in chunks, warm-up apart from draws."""
         whole = self.warmup + draws
         cuts = [*range(0, self.warmup, CHUNK), *range(self.warmup, whole, CHUNK), whole]
-        return [span for span in pairwise(cuts) if span[0] >= done]
+        return [(max(start, done), end) for start, end in pairwise(cuts) if end > done]
 
     def _go_on(self, log, arrays, affine, start, end, stride):
         """Run a chunk of a chain; keep every latent only of some draws."""
@@ -287,8 +290,7 @@ def _join(logs):
     whole = {}
     for path in list(logs[0].parts[0]):
         group, _, name = path.partition("/")
-        rows = [np.concatenate([part.pop(path) for part in log.parts]) for log in logs]
-        whole.setdefault(group, {})[name] = np.stack(rows)
+        whole.setdefault(group, {})[name] = np.stack([log.take(path) for log in logs])
     return whole
 
 

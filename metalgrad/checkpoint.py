@@ -20,12 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalgrad.logs import Log, SavedLog
+from metalgrad.logs import LastingLog, Log, SavedLog
 
 CARD = "fit.json"
-FORMAT = "4"  # another whenever states of chains are in other coordinates
+FORMAT = "5"  # another whenever states of chains are in other coordinates
 NEW = ".new"  # ends the name of a file that is being written
 CHECKSUM = hashlib.sha256().digest_size
+KEPT = 1000  # draws, of all chains, for which spaxels are integrated out
 
 
 class Unsaved:
@@ -39,11 +40,30 @@ class Unsaved:
         """Begin the log of a chain."""
         return Log(state)
 
+    def every(self, draws: int, chains: int) -> int:
+        """Tell at every how many draws of a chain all latents are kept."""
+        return max(1, draws // max(1, KEPT // chains))
+
 
 UNSAVED = Unsaved()
 
 
-class Checkpoint:
+class Memory(Unsaved):
+    """What a fit has come to, for a call with more draws to go on with."""
+
+    def __init__(self):
+        self.logs = {}
+
+    def log(self, number, state):
+        """Begin the log of a chain, or take it up again."""
+        return self.logs.setdefault(number, LastingLog(state))
+
+    def every(self, draws, chains):
+        """Keep all, however many there will be."""
+        return 1
+
+
+class Checkpoint(Unsaved):
     """A folder that keeps what one fit has come to.
 
     Parameters

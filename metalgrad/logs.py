@@ -32,8 +32,20 @@ class Log:
         if draws:
             self.parts.append(draws)
 
+    def take(self, name: str):
+        """Hand over the draws of a name, once, so that memory holds them once."""
+        return np.concatenate([part.pop(name) for part in self.parts])
+
     def close(self):
         """Note that nothing more comes."""
+
+
+class LastingLog(Log):
+    """A `Log` that keeps what it hands over, so that its chain can go on later."""
+
+    def take(self, name):
+        """As in `Log`, as often as one likes."""
+        return np.concatenate([part[name] for part in self.parts])
 
 
 class SavedLog(Log):

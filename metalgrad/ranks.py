@@ -80,8 +80,8 @@ def sbc(
         As for `metalgrad.fit`.
     warmup, draws, chains : int
         Of each fit.  The truth is ranked among 99 draws that lie evenly far apart;
-        where chains disagree or are worth fewer independent ones, they are run again
-        with four times the draws.
+        where chains disagree or are worth fewer independent ones, they go on, to twice
+        and at most four times the draws.
     brightest : float
         S/N of a line above which no spaxel of a galaxy may be, ours: what flat fields
         and wavelengths allow.  Others are drawn instead.  Priors wide enough for any

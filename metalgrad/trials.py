@@ -9,14 +9,15 @@ from jax import random
 from metalgrad import coverage
 from metalgrad.branches import sample
 from metalgrad.chains import Run
+from metalgrad.checkpoint import Memory
 from metalgrad.densities import log_likelihoods
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.measures import effective_draws, r_hat
 from metalgrad.replicas import LOG_LIKELIHOOD, replicate_within
 
 RANKED = 99  # independent draws among which a truth is ranked: 100 ranks
-AGREE = 1.05  # R-hat above which chains are run again, longer (ours)
-LONGER = 4  # times as many draws, then
+AGREE = 1.05  # R-hat above which chains go on (ours)
+LONGER = 2, 4  # times as many draws, then
 
 
 def rank_one(
@@ -24,9 +25,9 @@ def rank_one(
 ) -> dict:
     """Draw a galaxy and its data, fit it, and rank the truth.
 
-    Chains that disagree, or that are worth fewer independent draws than are ranked, are
-    run again for longer; that they had to be hangs on the draws and not on the truth,
-    so that ranks stay uniform.
+    Chains that disagree, or that are worth fewer independent draws than are ranked, go
+    on; that they have to hangs on the draws and not on the truth, so that ranks stay
+    uniform.
 
     Parameters
     ----------
@@ -44,8 +45,8 @@ def rank_one(
         ``passed``, how many galaxies were too bright before it.  By parameter:
         ``truth``, ``rank`` (from 0 to `RANKED`), ``mean``, ``sd`` and
         ``ess`` (of bulk or tails, the fewer); and ``r_hat``, the largest;
-        ``diverging``, a share; ``again``, whether longer chains were run;
-        ``converged``, whether those agree; ``seconds``.  Of a fit that failed
+        ``diverging``, a share; ``again``, whether chains had to go on;
+        ``converged``, whether they agree at last; ``seconds``.  Of a fit that failed
         ``truth``, and in ``failed`` why.
     """
     begin, keys = time.perf_counter(), random.split(key, 3)
@@ -55,12 +56,12 @@ def rank_one(
     truth = {name: float(v) for name, v in _spell_out(truth, names).items()}
     try:
         affines = run.branches(arrays, keys[1])
-        pair = random.split(keys[2])
-        look = partial(_sample, run, arrays, affines, pair, truth, names, chains)
-        values, diverging = look(draws)
-        again = not _suffices(values)
-        if again:
-            values, diverging = look(LONGER * draws)
+        settings = {"keys": random.split(keys[2]), "chains": chains, "kept": Memory()}
+        look = partial(_sample, run, arrays, affines, truth, names, settings)
+        for times in (1, *LONGER):
+            values, diverging = look(times * draws)
+            if _suffices(values):
+                break
     except (ValueError, ArithmeticError) as error:
         failed = f"{type(error).__name__}: {error}"
         return {"truth": truth, "passed": passed, "failed": failed}
@@ -71,17 +72,17 @@ def rank_one(
         "ess": {n: _independent(v) for n, v in values.items()},
         "r_hat": max(float(r_hat(v)) for v in values.values()),
         "diverging": diverging,
-        "again": again,
+        "again": times > 1,
         "converged": _suffices(values),
         "seconds": time.perf_counter() - begin,
     }
     return {"truth": truth, "passed": passed} | found
 
 
-def _sample(run, arrays, affines, keys, truth, names, chains, draws):
+def _sample(run, arrays, affines, truth, names, settings, draws):
     """Run chains; return draws of what the model leaves free, and divergences."""
-    settings = {"chains": chains, "draws": draws, "progress": False}
-    outcome, *_ = sample(run, arrays, affines, keys, integrate=_unseen, **settings)
+    settings = settings | {"draws": draws, "progress": False}
+    outcome, *_ = sample(run, arrays, affines, integrate=_unseen, **settings)
     kept, sites = outcome["kept"], outcome["sites"]
     wanted = (*run.hierarchy.galaxy_names, *run.hierarchy.derived)
     values = {name: sites[name] for name in wanted}

@@ -18,7 +18,8 @@ from jax import random
 
 import metalgrad as mg
 from metalgrad import logs
-from metalgrad.checkpoint import CARD, FORMAT, Checkpoint
+from metalgrad.checkpoint import CARD, FORMAT, UNSAVED, Checkpoint, Memory
+from metalgrad.inference import Shape, machine, prepare
 from metalgrad.linemaps import LineMaps
 
 pytestmark = pytest.mark.filterwarnings(  # the chains are short
@@ -377,3 +378,22 @@ def test_a_file_of_another_fit_is_not_read(tmp_path):
     shutil.copy(tmp_path / "a" / "x", tmp_path / "b" / "x")
     assert Checkpoint(tmp_path / "b", THIS | {"seed": "2"}).read("x") is None
     assert Checkpoint(tmp_path / "a", THIS).read("x").keys() == {"z"}
+
+
+def test_chains_go_on_as_if_they_had_not_stopped(model):
+    data, memory = prepare(model, draw_maps()), Memory()
+    with jax.enable_x64(new_val=True):
+        run = machine(model, Shape.of(data), WARMUP, SETTINGS["target_accept"])
+        affine = run.coordinates(data.arrays, random.key(1))
+        keys = random.split(random.key(2), 2)
+
+        def draw(count, kept):
+            settings = {"progress": False, "checkpoint": kept}
+            return run.chains(keys, data.arrays, affine, count, **settings)
+
+        begun, whole = draw(40, memory), draw(DRAWS, UNSAVED)  # 40: no whole chunks
+        longer = draw(DRAWS, memory)
+    assert memory.logs[0].done == WARMUP + DRAWS
+    jax.tree.map(np.testing.assert_array_equal, longer, whole)
+    first = jax.tree.map(lambda part: part[:, :40], longer["sites"])
+    jax.tree.map(np.testing.assert_array_equal, begun["sites"], first)

@@ -9,7 +9,7 @@ from scipy import stats
 
 import metalgrad as mg
 from metalgrad import lines
-from metalgrad.chains import KEPT
+from metalgrad.checkpoint import KEPT
 from metalgrad.dust import calzetti
 from metalgrad.inference import likelihood
 from metalgrad.linemaps import LineMaps
