@@ -71,17 +71,17 @@ class Run:
 
     def expand(self, arrays, key) -> list[curvature.Expansion]:
         """Find the coordinates in which to sample, those of the best branch first."""
-        if not self.hierarchy.coupled:
+        if self.hierarchy.coupled:
+            key_guess, key_pilot = random.split(key)
+            guesses = pilot.first_guess(self.hierarchy, arrays, key_guess)
+            found = [self._pilot(arrays, key_pilot, *guess) for guess in guesses]
+        else:
             about = partial(curvature.expand_about, self.hierarchy, arrays)
-            modes = find_branches(self.hierarchy, arrays, key)
-            found = [about(*mode) for mode in modes]
-            most = max(len(one.steady["data"]) for one in found)
-            return [
-                replace(one, steady=settled.widen(one.steady, most)) for one in found
-            ]
-        key_guess, key_pilot = random.split(key)
-        guesses = pilot.first_guess(self.hierarchy, arrays, key_guess)
-        return [self._pilot(arrays, key_pilot, *guess) for guess in guesses]
+            found = [about(*m) for m in find_branches(self.hierarchy, arrays, key)]
+        most = max(len(one.steady["data"]) for one in found)
+        return [
+            replace(one, steady=self.still.widen(one.steady, most)) for one in found
+        ]
 
     def _pilot(self, arrays, key, theta, z, told):
         """Find the coordinates about a guess, by way of short chains.
@@ -91,7 +91,8 @@ class Run:
         found = pilot.expand_at(self.hierarchy, arrays, theta, z, told=told)
         for one in random.split(key, ROUNDS):
             path, before = self.explore(one, arrays, found.arrays), found
-            found = pilot.expand_about(self.hierarchy, arrays, np.concatenate(path), z)
+            least, whole = len(found.steady["data"]), np.concatenate(path)
+            found = pilot.expand_about(self.hierarchy, arrays, whole, z, least)
             if pilot.has_settled(self.hierarchy, path, before, found):
                 break
         return found

@@ -22,6 +22,7 @@ from xarray import DataArray
 from metalgrad import checks, collapse, pilot
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.inference import NIRSPEC, Shape, machine, prepare
+from metalgrad.padding import pad
 from metalgrad.psf import PSF, ImagePSF
 from metalgrad.record import saturated
 
@@ -117,11 +118,12 @@ def leave_groups_out(
             f"more, of {len(prepared)} spaxels, are expected; see metalgrad.annuli"
         )
     with jax.enable_x64(new_val=True), threadpool_limits(1, "blas"):
-        run = machine(model, Shape.of(prepared), warmup, target_accept)
+        roomy = pad(prepared)
+        run = machine(model, Shape.of(roomy), warmup, target_accept)
         settings = {"chains": chains, "draws": draws, "progress": progress}
         keys = random.split(random.key(seed), len(names))
         found = [
-            leave_out(run, prepared.arrays, groups == name, key, **settings)
+            leave_out(run, roomy.arrays, groups == name, key, **settings)
             for name, key in zip(names, keys, strict=True)
         ]
     log_density, r_hat = zip(*found, strict=True)
@@ -149,7 +151,7 @@ def leave_out(run, arrays, out, key, *, chains: int, draws: int, progress: bool)
     ----------
     run : Run
     arrays : dict
-        `LineLikelihood.arrays`.
+        `LineLikelihood.arrays`, of those and of spaxels that `metalgrad.padding` added.
     out : array of bool, (spaxel,)
     key : jax.Array
     chains, draws, progress
@@ -163,6 +165,7 @@ def leave_out(run, arrays, out, key, *, chains: int, draws: int, progress: bool)
         The largest of the galaxy's parameters.
     """
     key_mode, key_chains, key_spaxels = random.split(key, 3)
+    out = np.pad(out, (0, len(arrays["white"]) - len(out)))
     rest = _hide(arrays, out)
     affine = run.coordinates(rest, key_mode)
     keys = random.split(key_chains, chains)

@@ -22,6 +22,7 @@ from metalgrad.foretell import foretell
 from metalgrad.hierarchy import Hierarchy, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.linemaps import LineMaps
+from metalgrad.padding import pad, trim
 from metalgrad.psf import PSF, ImagePSF, nirspec, orient
 from metalgrad.record import record
 from metalgrad.scene import Scene, lay_out
@@ -148,8 +149,9 @@ def fit(
     keys = random.split(random.key(seed), 4)
     # Chains have a thread each; those of LAPACK would only stand in their way.
     with jax.enable_x64(new_val=True), threadpool_limits(1, "blas"):
-        run = machine(model, Shape.of(prepared), warmup, target_accept)
-        arrays = prepared.arrays
+        roomy = pad(prepared)
+        run = machine(model, Shape.of(roomy), warmup, target_accept)
+        arrays = roomy.arrays
         affines = run.branches(arrays, keys[0], kept)
         integrate = partial(integrate_spaxels, run.hierarchy, arrays, key=keys[2])
         settings = {"chains": chains, "draws": draws, "progress": progress}
@@ -158,6 +160,7 @@ def fit(
         )
         widths = prior_sd(run.hierarchy)
         apart = split_density(run.hierarchy, arrays, outcome)
+    outcome, marginal = trim(outcome, marginal, len(prepared))
     posterior = record(
         model, data, prepared, outcome | apart, marginal, prior_sd=widths, seed=seed
     )

@@ -134,6 +134,11 @@ class LineLikelihood:
         rest = self.misfit / scale**2 + 2 * self.dof * jnp.log(scale)
         return self.log_norm - 0.5 * (chi2 + jnp.sum(rest, axis=-1))
 
+    def average(self, values: Float[Array, " spaxel"]) -> Float[Array, ""]:
+        """Mean over the spaxels of which anything was measured."""
+        measured = jnp.any(jnp.asarray(self.white) != 0, axis=1)
+        return measured @ values / jnp.maximum(jnp.sum(measured), 1)
+
     def precision(self) -> np.ndarray:
         """Precision matrix of the fluxes for unit noise scale, (spaxel, line, line)."""
         root = np.asarray(self.root, float)

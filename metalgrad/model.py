@@ -138,7 +138,7 @@ class Model:
             if canvas.smooth or self.calibration.tied:
                 law = dist.Normal(0.0, jnp.sqrt(rho))
                 return numpyro.sample("shared_dispersion", law)
-            found = self.calibration.predict(ratios, jnp.mean(mean, keepdims=True))
+            found = self.calibration.predict(ratios, data.average(mean)[None])
             typical, dispersion = (values[0] for values in found)
             law = dist.Normal(typical, dispersion * jnp.sqrt(rho))
             told = (LN10 * dispersion) ** 2 * tell_ratios(ratios, data)

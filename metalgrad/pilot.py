@@ -189,7 +189,7 @@ def _curvature(hierarchy, arrays, coordinates, free, still):
     return jax.lax.map(column, jnp.eye(len(point)))
 
 
-def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None):
+def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None, least=0):
     """Gaussian approximation about a point that is a mode given what is free.
 
     Parameters
@@ -202,6 +202,8 @@ def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None):
         Of a short chain, to correct what curvature says of what is free.
     told : array of bool, (galaxy,), optional
         For which of ``theta`` the curvature may be trusted; for all if None.
+    least : int
+        As of `steady.find`.
 
     Returns
     -------
@@ -210,7 +212,7 @@ def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None):
     """
     chosen = straight.sort(hierarchy).free
     free, size = jnp.asarray(theta)[chosen], len(chosen)
-    coordinates = steady.find(hierarchy, arrays, jnp.asarray(theta), z)
+    coordinates = steady.find(hierarchy, arrays, jnp.asarray(theta), z, least)
     still = jnp.zeros((1, sum(hierarchy.sizes) - size))
     hessian = np.asarray(_curvature(hierarchy, arrays, coordinates, free, still))
     value, axes = np.linalg.eigh(hessian[size:, size:])
@@ -235,7 +237,7 @@ def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None):
     )
 
 
-def expand_about(hierarchy: Hierarchy, arrays, path, z):
+def expand_about(hierarchy: Hierarchy, arrays, path, z, least: int = 0):
     """Gaussian approximation from where a short chain went, (draw, galaxy).
 
     The sign of an amplitude is free, so its mean may be zero, where departures have no
@@ -246,7 +248,7 @@ def expand_about(hierarchy: Hierarchy, arrays, path, z):
     theta = np.where(hierarchy.is_signed, width, mean)
     free = ~np.isin(np.arange(sum(hierarchy.sizes)), chosen)
     theta, z = descend(hierarchy, arrays, theta, z, free)
-    found = expand_at(hierarchy, arrays, theta, z, path)
+    found = expand_at(hierarchy, arrays, theta, z, path, least=least)
     return replace(found, theta=jnp.asarray(mean[chosen]))
 
 

@@ -14,6 +14,7 @@ from metalgrad.comparison import SPAXEL, check_same, identify
 from metalgrad.groups import identity, leave_out, warn_chains
 from metalgrad.inference import NIRSPEC, Shape, machine, prepare
 from metalgrad.measures import REFITTED, join
+from metalgrad.padding import pad
 from metalgrad.psf import PSF, ImagePSF
 from metalgrad.record import saturated
 
@@ -73,11 +74,12 @@ def refit(
     high = np.flatnonzero(~(found.pareto_k.values <= found.good_k))
     settings = {"chains": chains, "draws": draws, "progress": progress}
     with enable_x64(new_val=True), threadpool_limits(1, "blas"):
-        run = machine(model, Shape.of(prepared), warmup, target_accept)
+        roomy = pad(prepared)
+        run = machine(model, Shape.of(roomy), warmup, target_accept)
         for number in high:
             out = np.arange(len(prepared)) == number
             key = random.fold_in(random.key(seed), number)
-            density, r_hat = leave_out(run, prepared.arrays, out, key, **settings)
+            density, r_hat = leave_out(run, roomy.arrays, out, key, **settings)
             one = _average(density - saturated(prepared)[number])
             posterior = _add(posterior, number, one | {"r_hat": r_hat})
     if high.size:

@@ -31,22 +31,25 @@ from metalgrad.hierarchy import Hierarchy
 
 # All ours.  Of 392 departures of a mock of COSMOS24108 data tell 96 combinations by
 # more than 0.1 of the prior.  A trajectory of 15 steps is worth 0.5 draws of the
-# slowest parameter with them, 0.3 with 64, and 0.4 with 128.  Of 128 departures of a
-# bright small cube the 32nd combination is told by 4 times the prior.
-TOLD = 96  # combinations that data may tell, at most
-TURNED = 48  # of them, told best, are followed as exactly as light bends
+# slowest parameter with them, 0.3 with 64, and 0.4 with 128.  Half of the prior's small
+# cubes tell fewer than 32, where a gradient takes half the time.
+LITTLE = 0.3  # information, in units of the prior's, below which no row is needed
+STEP, MOST = 32, 128  # rows come in so many, and there are at most
+TURNED = 48  # rows, those told best, are followed as exactly as light bends
 FELT = 128  # combinations of departures of which they may tell anything
 FEEBLE = 1e-6  # information, in units of the prior's, below which there is none
 FAR = 1.0  # unconstrained, or in widths of the prior: as far as bends are followed
 
 
-def blank(hierarchy: Hierarchy) -> dict:
+def blank(hierarchy: Hierarchy, told: int = MOST) -> dict:
     """Return arrays of which data tell nothing, of the shape of `find`'s.
 
     Parameters
     ----------
     hierarchy : Hierarchy
         Whose spaxels are one unit.
+    told : int
+        Combinations of normals and departures that data may tell, if there are so many.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def blank(hierarchy: Hierarchy) -> dict:
     order, latents = straight.sort(hierarchy), hierarchy.sizes[1]
     free, leading = len(order.free), len(order.leading)
     others = len(order.scaled) + latents
-    told = min(TOLD, leading + others)
+    told = min(told, leading + others)
     return {
         "leads": jnp.zeros((told, leading)),
         "rows": jnp.zeros((told, others)),
@@ -198,7 +201,7 @@ def _follow(hierarchy, arrays, steady, theta, ahead, reach):
     return steady["last"] - moved - steady["rows"][: len(moved)] @ lost
 
 
-def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
+def find(hierarchy: Hierarchy, arrays, theta, z, least: int = 0) -> dict:
     """Choose coordinates by what the data tell about a point.
 
     It is best a mode, given what is free: there latents are then still at 0.
@@ -209,16 +212,21 @@ def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
     arrays : dict
     theta : array, (galaxy,)
     z : array, (1, latent)
+    least : int
+        Combinations that are kept, however few are told: programs serve again.
 
     Returns
     -------
     dict
         As of `blank`.
     """
-    found, order = blank(hierarchy), straight.sort(hierarchy)
-    leading, count = len(order.leading), len(found["data"])
+    order = straight.sort(hierarchy)
     whole = np.asarray(information.measure(hierarchy, arrays, theta, z))
-    value, axes = _principal(whole, count)
+    value, axes = _principal(whole, MOST)
+    rows_told = STEP * -(-np.sum(value > LITTLE) // STEP)
+    found = blank(hierarchy, int(max(rows_told, STEP, least)))
+    leading, count = len(order.leading), len(found["data"])
+    value, axes = value[:count], axes[:count]
     is_told = value > FEEBLE
     value = np.where(is_told, value, 1.0)
     axes = axes * is_told[:, None]
@@ -256,6 +264,17 @@ def find(hierarchy: Hierarchy, arrays, theta, z) -> dict:
         "reached": kept[len(order.scaled) :],
         "felt": jnp.asarray(_principal(latents, len(found["felt"]))[1]),
     }
+
+
+def widen(steady: dict, count: int) -> dict:
+    """Add combinations of which nothing is told, up to ``count``."""
+    wide = {}
+    for name in ("leads", "rows", "data", "pull", "bends", "last", "light"):
+        values = steady[name]
+        whole = min(count, TURNED) if name in ("last", "light") else count
+        more = [(0, whole - len(values))] + [(0, 0)] * (values.ndim - 1)
+        wide[name] = jnp.pad(values, more)
+    return steady | wide
 
 
 @partial(jax.jit, static_argnums=0)

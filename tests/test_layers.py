@@ -62,6 +62,7 @@ LAYERS = {
     "checkpoint": {"checkpoint"},
     "chains": {"chains", "mixing"},
     "branches": {"branches"},
+    "padding": {"padding"},
     "running": {"inference"},
     "replicas": {"replicas", "coverage"},
     "trials": {"trials"},

@@ -317,7 +317,7 @@ def test_what_few_combinations_do_not_hold_each_wave_has_for_itself(
     hierarchy, data, monkeypatch
 ):
     """What the rows leave of the information is that of a diagonal."""
-    monkeypatch.setattr(steady, "TOLD", 3)
+    monkeypatch.setattr(steady, "MOST", 3)
     size = (0.7, 1.3)
     point = whole(hierarchy, data, truth(data, size)[0], size)
     found = steady.find(hierarchy, data.arrays, *point)
@@ -332,6 +332,39 @@ def test_what_few_combinations_do_not_hold_each_wave_has_for_itself(
     assert_allclose(root @ root.T, np.linalg.inv(precision), atol=1e-8)
 
 
+def test_as_many_combinations_are_kept_as_data_tell(hierarchy, data, monkeypatch):
+    monkeypatch.setattr(steady, "STEP", 1)
+    point = whole(hierarchy, data, np.zeros(UNITS), (0.7, 1.3))
+    value = np.linalg.eigvalsh(information.measure(hierarchy, data.arrays, *point))
+    counts = []
+    for faint in np.median(value) ** -0.5 * np.array([1e-9, 0.3, 1.0, 3.0]):
+        arrays = data.arrays | {"root": faint * data.root}
+        counts.append(len(steady.find(hierarchy, arrays, *point)["data"]))
+        assert counts[-1] == max(1, np.sum(faint**2 * value > steady.LITTLE))
+    assert counts[0] == 1 < counts[1] < counts[2] < counts[3]
+    assert len(steady.find(hierarchy, arrays, *point, 7)["data"]) == max(7, counts[3])
+    assert len(steady.find(hierarchy, arrays, *point, UNITS + 1)["data"]) == UNITS
+
+
+@pytest.mark.parametrize("turned", [2, 48])
+def test_what_is_widened_places_all_as_before(hierarchy, data, turned, monkeypatch):
+    monkeypatch.setattr(steady, "STEP", 3)
+    monkeypatch.setattr(steady, "MOST", 3)
+    monkeypatch.setattr(steady, "TURNED", turned)
+    size = (0.7, 1.3)
+    point = whole(hierarchy, data, truth(data, size)[0], size)
+    narrow = steady.find(hierarchy, data.arrays, *point)
+    wide = steady.widen(narrow, 8)
+    assert (len(narrow["data"]), len(wide["data"])) == (3, 8)
+    shapes = {n: v.shape for n, v in steady.blank(hierarchy, 8).items()}
+    assert {n: v.shape for n, v in wide.items()} == shapes
+    still = jnp.asarray(RNG.normal(size=UNITS))
+    placers = (placer(hierarchy, data, one, free((0.5, 1.1))) for one in (narrow, wide))
+    (one, volume), (other, same) = (go(still) for go in placers)
+    assert_allclose(other, one, atol=1e-10)
+    assert_allclose(same, volume, atol=1e-10)
+
+
 def test_blank_coordinates_are_normals_and_latents(hierarchy, data):
     still = jnp.asarray(RNG.normal(size=UNITS))
     go = placer(hierarchy, data, steady.blank(hierarchy), free(np.ones(WIDTH)))
@@ -339,7 +372,7 @@ def test_blank_coordinates_are_normals_and_latents(hierarchy, data):
 
 
 def test_found_and_blank_coordinates_are_of_one_shape(hierarchy, coordinates):
-    blank = steady.blank(hierarchy)
+    blank = steady.blank(hierarchy, len(coordinates["data"]))
     assert {n: np.shape(v) for n, v in blank.items()} == {
         n: np.shape(v) for n, v in coordinates.items()
     }
