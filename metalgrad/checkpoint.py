@@ -29,8 +29,8 @@ CHECKSUM = hashlib.sha256().digest_size
 KEPT = 1000  # draws, of all chains, for which spaxels are integrated out
 
 
-class Unsaved:
-    """What a fit has come to, in memory alone."""
+class Store:
+    """What a fit has come to, in memory alone, and only while it runs."""
 
     def recall(self, name: str, structure, find):
         """Find a tree of arrays."""
@@ -45,10 +45,10 @@ class Unsaved:
         return max(1, draws // max(1, KEPT // chains))
 
 
-UNSAVED = Unsaved()
+UNSAVED = Store()
 
 
-class Memory(Unsaved):
+class Memory(Store):
     """What a fit has come to, for a call with more draws to go on with."""
 
     def __init__(self):
@@ -63,7 +63,7 @@ class Memory(Unsaved):
         return 1
 
 
-class Checkpoint(Unsaved):
+class Checkpoint(Store):
     """A folder that keeps what one fit has come to.
 
     Parameters

@@ -21,8 +21,7 @@ from xarray import DataArray
 
 from metalgrad import checks, collapse, pilot
 from metalgrad.hierarchy import Hierarchy
-from metalgrad.inference import NIRSPEC, Shape, machine, prepare
-from metalgrad.padding import pad
+from metalgrad.inference import NIRSPEC, prepare, set_up
 from metalgrad.psf import PSF, ImagePSF
 from metalgrad.record import saturated
 
@@ -118,12 +117,11 @@ def leave_groups_out(
             f"more, of {len(prepared)} spaxels, are expected; see metalgrad.annuli"
         )
     with jax.enable_x64(new_val=True), threadpool_limits(1, "blas"):
-        roomy = pad(prepared)
-        run = machine(model, Shape.of(roomy), warmup, target_accept)
+        run, arrays = set_up(model, prepared, warmup, target_accept)
         settings = {"chains": chains, "draws": draws, "progress": progress}
         keys = random.split(random.key(seed), len(names))
         found = [
-            leave_out(run, roomy.arrays, groups == name, key, **settings)
+            leave_out(run, arrays, groups == name, key, **settings)
             for name, key in zip(names, keys, strict=True)
         ]
     log_density, r_hat = zip(*found, strict=True)
@@ -151,8 +149,9 @@ def leave_out(run, arrays, out, key, *, chains: int, draws: int, progress: bool)
     ----------
     run : Run
     arrays : dict
-        `LineLikelihood.arrays`, of those and of spaxels that `metalgrad.padding` added.
+        As of `metalgrad.inference.set_up`.
     out : array of bool, (spaxel,)
+        Of the data's own spaxels.
     key : jax.Array
     chains, draws, progress
         As of `metalgrad.fit`.

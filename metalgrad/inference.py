@@ -149,9 +149,7 @@ def fit(
     keys = random.split(random.key(seed), 4)
     # Chains have a thread each; those of LAPACK would only stand in their way.
     with jax.enable_x64(new_val=True), threadpool_limits(1, "blas"):
-        roomy = pad(prepared)
-        run = machine(model, Shape.of(roomy), warmup, target_accept)
-        arrays = roomy.arrays
+        run, arrays = set_up(model, prepared, warmup, target_accept)
         affines = run.branches(arrays, keys[0], kept)
         integrate = partial(integrate_spaxels, run.hierarchy, arrays, key=keys[2])
         settings = {"chains": chains, "draws": draws, "progress": progress}
@@ -213,6 +211,19 @@ class Shape(NamedTuple):
 def machine(model, shape: Shape, warmup: int, target_accept: float) -> "Run":
     """Keep what was compiled for the next galaxy of the same shape."""
     return Run(split(model, shape.blank()), warmup, target_accept)
+
+
+def set_up(model, prepared: LineLikelihood, warmup: int, target_accept: float):
+    """Find the machine for data with room for a few spaxels more, as `pad` makes it.
+
+    Returns
+    -------
+    run : Run
+    arrays : dict
+        `LineLikelihood.arrays`; spaxels that were added are the last.
+    """
+    roomy = pad(prepared)
+    return machine(model, Shape.of(roomy), warmup, target_accept), roomy.arrays
 
 
 @partial(jax.jit, static_argnums=0)

@@ -135,7 +135,7 @@ class LineLikelihood:
         return self.log_norm - 0.5 * (chi2 + jnp.sum(rest, axis=-1))
 
     def average(self, values: Float[Array, " spaxel"]) -> Float[Array, ""]:
-        """Mean over the spaxels of which anything was measured."""
+        """Mean over the spaxels of which anything was measured: others are white 0."""
         measured = jnp.any(jnp.asarray(self.white) != 0, axis=1)
         return measured @ values / jnp.maximum(jnp.sum(measured), 1)
 

@@ -12,9 +12,8 @@ from xarray import Dataset, DataTree
 from metalgrad.checks import examine, leave_one_out, verdict_attrs
 from metalgrad.comparison import SPAXEL, check_same, identify
 from metalgrad.groups import identity, leave_out, warn_chains
-from metalgrad.inference import NIRSPEC, Shape, machine, prepare
+from metalgrad.inference import NIRSPEC, prepare, set_up
 from metalgrad.measures import REFITTED, join
-from metalgrad.padding import pad
 from metalgrad.psf import PSF, ImagePSF
 from metalgrad.record import saturated
 
@@ -74,12 +73,11 @@ def refit(
     high = np.flatnonzero(~(found.pareto_k.values <= found.good_k))
     settings = {"chains": chains, "draws": draws, "progress": progress}
     with enable_x64(new_val=True), threadpool_limits(1, "blas"):
-        roomy = pad(prepared)
-        run = machine(model, Shape.of(roomy), warmup, target_accept)
+        run, arrays = set_up(model, prepared, warmup, target_accept)
         for number in high:
             out = np.arange(len(prepared)) == number
             key = random.fold_in(random.key(seed), number)
-            density, r_hat = leave_out(run, roomy.arrays, out, key, **settings)
+            density, r_hat = leave_out(run, arrays, out, key, **settings)
             one = _average(density - saturated(prepared)[number])
             posterior = _add(posterior, number, one | {"r_hat": r_hat})
     if high.size:
