@@ -246,7 +246,8 @@ def from_line_maps(maps) -> LineLikelihood:
     Raises
     ------
     ValueError
-        If nothing was measured, or a flux or error that was is no number.
+        If nothing was measured, a flux or error that was is no number, or an error is
+        not above 0.
     """
     flux, error = np.asarray(maps.flux, float), np.asarray(maps.error, float)
     measured = np.isfinite(error)
@@ -257,6 +258,13 @@ def from_line_maps(maps) -> LineLikelihood:
             f"flux {flux[spaxel, line]:g} ± {error[spaxel, line]:g} of "
             f"{maps.lines[line]} in spaxel {spaxel} is not finite; give flux 0 and an "
             "infinite error for what was not measured"
+        )
+    low = np.argwhere(error <= 0)
+    if len(low):
+        spaxel, line = low[0]
+        raise ValueError(
+            f"error {error[spaxel, line]:g} of {maps.lines[line]} in spaxel {spaxel} "
+            "is not above 0; give its standard deviation, infinite where not measured"
         )
     if not measured.any():
         raise ValueError("no line flux was measured; give at least one finite error")

@@ -225,11 +225,11 @@ def test_typical_flux_is_the_mean_or_its_error():
     assert_allclose(10 ** from_line_maps(maps).typical[1], error)
 
 
-WRONG = [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan)]
+WRONG = [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan), (1.0, 0.0), (1.0, -2.0)]
 
 
 @pytest.mark.parametrize(("flux", "error"), WRONG)
-def test_what_is_not_finite_is_named(flux, error):
+def test_what_is_no_measurement_is_named(flux, error):
     maps = line_maps()
     maps.flux[2, 1], maps.error[2, 1] = flux, error
     with pytest.raises(ValueError, match=f"of {maps.lines[1]} in spaxel 2 is not"):
