@@ -37,6 +37,7 @@ class Trial(NamedTuple):
 FULL = (
     Trial("table", 100, ("metalgrad", "numpyro", "blackjax", "nutpie", "naive")),
     Trial("cube", 8, ("metalgrad", "numpyro")),
+    Trial("cube", 20, ("metalgrad", "numpyro")),
     Trial("table", 9, ("metalgrad", "numpyro", "emcee", "naive")),
     Trial("table", 400, ("metalgrad", "numpyro")),
 )

@@ -37,7 +37,7 @@ def rest(mean, amplitude, precision, toward):
     for _ in range(STEPS):
         value, slope = _see(mean, amplitude, z)
         step = (z + (precision * value - toward) * slope) / (1 + precision * slope**2)
-        z = small.once(z - step / jnp.hypot(1.0, amplitude * step / LONGEST))
+        z = small.once(z - step / jnp.sqrt(1 + (amplitude * step / LONGEST) ** 2))
     return z, *_see(mean, amplitude, z)
 
 
@@ -56,15 +56,13 @@ def _guess(mean, amplitude, precision, toward):
     return weight * amplitude * away / (1 + weight * amplitude**2)
 
 
-def place(across, left, mean, amplitude, still):
+def place(precision, toward, mean, amplitude, still):
     """Place the latent, by what data tell of it when those after it are integrated out.
 
     Parameters
     ----------
-    across : list of array, (spaxel,)
-        How much of the softplus there is in each combination of the data.
-    left : list of array, (spaxel,)
-        What they are to sum up to.
+    precision, toward : array, (spaxel,)
+        As of `rest`.
     mean, amplitude, still : array, (spaxel,)
 
     Returns
@@ -72,7 +70,6 @@ def place(across, left, mean, amplitude, still):
     z, value : array, (spaxel,)
     log_volume : array, (spaxel,)
     """
-    precision, toward = small.dot(across, across), small.dot(across, left)
     middle, _, slope = rest(mean, amplitude, precision, toward)
     width = small.once(1 + precision * slope**2)
     z = small.once(middle + still / jnp.sqrt(width))

@@ -19,6 +19,7 @@ from metalgrad.checkpoint import UNSAVED
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.modes import find_branches
 from metalgrad.record import MAPS
+from metalgrad.thinning import join, thin
 
 CHUNK = 25  # iterations between two looks at the progress bar
 PILOTS, PILOT = 2, 125  # chains that find coordinates, and their iterations
@@ -44,6 +45,7 @@ class Run:
         self.still = steady if hierarchy.coupled else settled
         self.wanted = {*hierarchy.galaxy_names, *hierarchy.derived, *MAPS, "line_flux"}
         self._init, self._step = hmc(potential_fn_gen=self._potential, algo="NUTS")
+        self._climb = jax.jit(jax.value_and_grad(self._height, argnums=2))
         self.start = jax.jit(self._start)
         self.advance = jax.jit(self._advance)
 
@@ -78,10 +80,10 @@ class Run:
         else:
             about = partial(curvature.expand_about, self.hierarchy, arrays)
             found = [about(*m) for m in find_branches(self.hierarchy, arrays, key)]
+        if not self.hierarchy.coupled:
+            return found
         most = max(len(one.steady["data"]) for one in found)
-        return [
-            replace(one, steady=self.still.widen(one.steady, most)) for one in found
-        ]
+        return [replace(one, steady=steady.widen(one.steady, most)) for one in found]
 
     def _pilot(self, arrays, key, theta, z, told):
         """Find the coordinates about a guess, by way of short chains.
@@ -114,11 +116,21 @@ class Run:
             return np.stack([*pool.map(go, states)])
 
     def _potential(self, arrays, affine):
-        def potential(white):
-            theta, z, log_volume = self._unwhiten(arrays, affine, white)
-            return self.hierarchy.potential(arrays, theta, z) - log_volume
+        """Height of the posterior, of which slopes are traced once for all programs."""
 
+        @jax.custom_vjp
+        def potential(white):
+            return self._climb(arrays, affine, white)[0]
+
+        def back(slope, change):
+            return (jax.tree.map(lambda one: change * one, slope),)
+
+        potential.defvjp(partial(self._climb, arrays, affine), back)
         return potential
+
+    def _height(self, arrays, affine, white):
+        theta, z, log_volume = self._unwhiten(arrays, affine, white)
+        return self.hierarchy.potential(arrays, theta, z) - log_volume
 
     def _unwhiten(self, arrays, affine, white):
         """Take a sampler's coordinates to the galaxy's, with their volume."""
@@ -175,7 +187,7 @@ class Run:
             return state
         key = random.fold_in(state.rng_key, 1)
         white = hops.hop(self.hierarchy, arrays, affine, key, state.z)
-        value, slope = jax.value_and_grad(self._potential(arrays, affine))(white)
+        value, slope = self._climb(arrays, affine, white)
         return state._replace(z=white, potential_energy=value, z_grad=slope)
 
     def chains(
@@ -222,7 +234,7 @@ class Run:
             except BaseException:  # Control-C: the pool waits for its threads
                 interrupted.set()
                 raise
-        return _join(logs) | {"every": stride}
+        return join(logs) | {"every": stride}
 
     def spans(self, draws: int, done: int) -> list[tuple[int, int]]:
         """Cut the iterations from ``done`` on in chunks, warm-up apart from draws."""
@@ -238,7 +250,7 @@ class Run:
         state, store = self.advance(state, arrays, affine, count)
         if start >= self.warmup:
             chunk = jax.tree.map(lambda x: np.asarray(x[:count]), store)
-            drawn = _thin(chunk, start - self.warmup, stride)
+            drawn = thin(chunk, start - self.warmup, stride)
         log.add(end, state, drawn)
 
 
@@ -257,43 +269,3 @@ def _lengthen(state):
     step = state.adapt_state.step_size
     longer = jnp.full_like(step, resonance.leave(float(step)))
     return state._replace(adapt_state=state.adapt_state._replace(step_size=longer))
-
-
-def _thin(chunk, done, stride):
-    """Keep spaxel maps in single precision, and all latents of every nth draw.
-
-    Returns
-    -------
-    dict
-        Keyed ``group/name``.
-    """
-    some = np.arange(-done % stride, len(chunk["theta"]), stride)
-    sites = chunk["sites"]
-    flux = sites.pop("line_flux")
-    groups = {
-        "sites": {name: _single(value) for name, value in sites.items()},
-        "statistics": chunk["statistics"],
-        "kept": {
-            "theta": chunk["theta"][some],
-            "z": chunk["z"][some],
-            "line_flux": flux[some],
-        },
-    }
-    return {
-        f"{group}/{name}": value
-        for group, members in groups.items()
-        for name, value in members.items()
-    }
-
-
-def _join(logs):
-    """Put the draws of all chains together, by group and name."""
-    whole = {}
-    for path in list(logs[0].parts[0]):
-        group, _, name = path.partition("/")
-        whole.setdefault(group, {})[name] = np.stack([log.take(path) for log in logs])
-    return whole
-
-
-def _single(value):
-    return value.astype(np.float32) if value.ndim > 2 or value.shape[-1] > 50 else value

@@ -28,15 +28,18 @@ def dot(one, other):
 
 
 def factor(rows) -> list[list]:
-    """Lower Cholesky factor of ``1 + rows rowsᵀ``: rows that end at the diagonal."""
+    """Lower Cholesky factor of 1 and a matrix, whose ``rows`` end at the diagonal.
+
+    Of one without negative eigenvalues the diagonal is 1 at least, whatever rounding
+    makes of it.
+    """
     lower = []
     for row in rows:
         found = []
-        for other, above in zip(rows, lower, strict=False):
-            left = once(dot(row, other)) - dot(found, above[:-1])
-            found.append(once(left / above[-1]))
-        square = 1 + once(dot(row, row)) - dot(found, found)
-        lower.append([*found, once(jnp.sqrt(square))])
+        for value, above in zip(row, lower, strict=False):
+            found.append(once((value - dot(found, above[:-1])) / above[-1]))
+        square = 1 + row[-1] - dot(found, found)
+        lower.append([*found, once(jnp.sqrt(jnp.maximum(square, 1.0)))])
     return lower
 
 
@@ -50,12 +53,12 @@ def log_volume(lower) -> Float[Array, " batch"]:
     return sum(jnp.log(row[-1]) for row in lower)
 
 
-def solve_lower(lower, vector, shift: float = 0.0) -> list:
-    """Solve ``(lower + shift) x = vector``."""
+def solve_lower(lower, vector) -> list:
+    """Solve ``lower x = vector``."""
     found = []
     for row, value in zip(lower, vector, strict=True):
         rest = value - dot(row[:-1], found)
-        found.append(once(rest / (row[-1] + shift)))
+        found.append(once(rest / row[-1]))
     return found
 
 

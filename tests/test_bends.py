@@ -53,11 +53,11 @@ def test_it_rests_near_the_mode(median, scatter, error):
 @pytest.mark.parametrize("error", [0.01, 0.1, 1.0])
 def test_what_is_told_stays_where_it_is(error):
     """Median and scatter of the galaxy move; E(B-V) of a place does not."""
-    across, left, found = [1 / error], [0.5 / error], []
+    precision, found = jnp.array([error**-2]), []
     for median, scatter in ((0.1, 1.4), (0.3, 0.6), (0.8, 1.0)):
         mean, steep = map(float, dust.bend(median))
         told = [jnp.array([mean]), jnp.array([steep * scatter])]
-        one = bends.place([jnp.array(across)], [jnp.array(left)], *told, jnp.zeros(1))
+        one = bends.place(precision, 0.5 * precision, *told, jnp.zeros(1))
         found.append(float(one[1][0]))
     assert np.ptp(found) < 1.5 * error
 
@@ -69,9 +69,8 @@ def test_the_volume_makes_the_density_exact():
 
     def moved(y):
         one = [jnp.array([v]) for v in (mean, amplitude, y)]
-        across = [jnp.array([precision**0.5])]
-        left = [jnp.array([precision**0.5 * told])]
-        z, _, volume = bends.place(across, left, *one)
+        known = jnp.array([precision]), jnp.array([precision * told])
+        z, _, volume = bends.place(*known, *one)
         return float(z[0]), float(volume[0])
 
     def density(z):

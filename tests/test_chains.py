@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from metalgrad.chains import CHUNK, Run, _join, _thin
+from metalgrad.chains import CHUNK, Run
 from metalgrad.logs import Log
+from metalgrad.thinning import join, thin
 
 
 @pytest.mark.parametrize(("warmup", "draws"), [(0, 10), (50, 100), (60, 110), (7, 3)])
@@ -30,8 +31,8 @@ def test_every_nth_draw_is_kept_whole_wherever_chains_are_cut(stride):
             some = draws[start : start + CHUNK, None] + 1000 * chain
             chunk = {"theta": some, "z": some[..., None], "statistics": {"lp": some}}
             chunk["sites"] = {"slope": some[:, 0], "line_flux": some[..., None]}
-            log.add(start, None, _thin(chunk, start, stride))
-    whole = _join(logs)
+            log.add(start, None, thin(chunk, start, stride))
+    whole = join(logs)
     np.testing.assert_array_equal(whole["sites"]["slope"], [draws, draws + 1000])
     np.testing.assert_array_equal(whole["kept"]["theta"][0, :, 0], draws[::stride])
     assert whole["kept"]["z"].shape == whole["kept"]["line_flux"].shape

@@ -60,6 +60,7 @@ LAYERS = {
     "pilot": {"pilot"},
     "logs": {"logs", "fingerprint"},
     "checkpoint": {"checkpoint"},
+    "thinning": {"thinning"},
     "chains": {"chains", "mixing"},
     "branches": {"branches"},
     "padding": {"padding"},
