@@ -426,7 +426,7 @@ def test_the_volume_holds_for_a_curve(curved, signal):
 
 
 @pytest.mark.parametrize("signal", [1e6, 1e9, 1e12])
-def test_the_map_is_one_however_bright(model, hierarchy, coordinates, signal):
+def test_the_map_is_finite_however_bright(hierarchy, coordinates, signal):
     """Where rounding is all that is left of some directions."""
     bright = {"told": signal**2 * coordinates["told"], "anchor": coordinates["anchor"]}
     bright["toward"] = signal**2 * coordinates["toward"]
