@@ -12,9 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 from numpyro.infer.hmc import hmc
+from numpyro.infer.util import ParamInfo
 from tqdm.auto import tqdm
 
-from metalgrad import curvature, hops, pilot, resonance, settled, steady
+from metalgrad import (
+    curvature,
+    hops,
+    pilot,
+    resonance,
+    settled,
+    steady,
+    whitening,
+)
 from metalgrad.checkpoint import UNSAVED
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.modes import find_branches
@@ -45,9 +54,8 @@ class Run:
         self.still = steady if hierarchy.coupled else settled
         self.wanted = {*hierarchy.galaxy_names, *hierarchy.derived, *MAPS, "line_flux"}
         self._init, self._step = hmc(potential_fn_gen=self._potential, algo="NUTS")
-        self._climb = jax.jit(jax.value_and_grad(self._height, argnums=2))
-        self.start = jax.jit(self._start)
-        self.advance = jax.jit(self._advance)
+        self._begin = jax.jit(self._set_out)
+        self.advance, self._compiling = jax.jit(self._advance), None
 
     def coordinates(self, arrays, key, checkpoint=UNSAVED) -> dict:
         """Return the arrays of an expansion about the best branch."""
@@ -78,12 +86,33 @@ class Run:
             guesses = pilot.first_guess(self.hierarchy, arrays, key_guess)
             found = [self._pilot(arrays, key_pilot, *guess) for guess in guesses]
         else:
+            self._compile_ahead(arrays, key)
             about = partial(curvature.expand_about, self.hierarchy, arrays)
-            found = [about(*m) for m in find_branches(self.hierarchy, arrays, key)]
-        if not self.hierarchy.coupled:
-            return found
+            return [about(*m) for m in find_branches(self.hierarchy, arrays, key)]
         most = max(len(one.steady["data"]) for one in found)
         return [replace(one, steady=steady.widen(one.steady, most)) for one in found]
+
+    def _compile_ahead(self, arrays, key):
+        """Compile chains of spaxels on their own while modes are looked for.
+
+        How many coordinates other data have is not known yet.
+        """
+
+        def imagine(arrays, key):
+            affine = curvature.blank(self.hierarchy, arrays)
+            return self.start(key, arrays, affine), arrays, affine
+
+        if self._compiling is None:
+            lowered = self.advance.lower(*jax.eval_shape(imagine, arrays, key), 0)
+            pool = ThreadPoolExecutor(1)
+            self._compiling = pool.submit(lowered.compile)
+            pool.shutdown(wait=False)
+
+    def _compile(self, *given):
+        """Compile `advance`, or wait until that is done, before threads need it."""
+        if self._compiling is not None:
+            self._compiling.result()
+        jax.block_until_ready(self.advance(*given, 0))
 
     def _pilot(self, arrays, key, theta, z, told):
         """Find the coordinates about a guess, by way of short chains.
@@ -111,59 +140,53 @@ class Run:
             return np.concatenate(path[len(path) // 2 :])
 
         states = [self.start(one, arrays, affine) for one in random.split(key, PILOTS)]
-        jax.block_until_ready(self.advance(states[0], arrays, affine, 0))  # compiles
+        self._compile(states[0], arrays, affine)
         with ThreadPoolExecutor(PILOTS) as pool:
             return np.stack([*pool.map(go, states)])
 
     def _potential(self, arrays, affine):
         """Height of the posterior, of which slopes are traced once for all programs."""
+        climb = partial(whitening.climb, self.hierarchy, arrays, affine)
 
         @jax.custom_vjp
         def potential(white):
-            return self._climb(arrays, affine, white)[0]
+            return climb(white)[0]
 
         def back(slope, change):
             return (jax.tree.map(lambda one: change * one, slope),)
 
-        potential.defvjp(partial(self._climb, arrays, affine), back)
+        potential.defvjp(climb, back)
         return potential
-
-    def _height(self, arrays, affine, white):
-        theta, z, log_volume = self._unwhiten(arrays, affine, white)
-        return self.hierarchy.potential(arrays, theta, z) - log_volume
-
-    def _unwhiten(self, arrays, affine, white):
-        """Take a sampler's coordinates to the galaxy's, with their volume."""
-        still = curvature.unwhiten(affine, white["galaxy"], white["spaxel"])
-        return self._place(arrays, affine, *still)
 
     def middle(self, arrays, affine):
         """Return the galaxy and the latents in the middle of a branch."""
-        return self._place(arrays, affine, affine["theta"], affine["z"])[:2]
+        still = affine["theta"], affine["z"]
+        return whitening.place(self.hierarchy, arrays, affine, *still)[:2]
 
-    def _place(self, arrays, affine, theta, y):
-        placed = self.still.place(self.hierarchy, arrays, affine["steady"], theta, y)
-        return placed if self.hierarchy.coupled else (theta, *placed)
-
-    def _start(self, key, arrays, affine):
+    def start(self, key, arrays, affine):
         """Initialise a chain near the middle of the Gaussian approximation."""
         key_point, key_chain = random.split(key)
+        white = _sphere(key_point, affine)
+        known = whitening.climb(self.hierarchy, arrays, affine, white)
+        return self._begin(key_chain, arrays, affine, ParamInfo(white, *known))
+
+    def _set_out(self, key, arrays, affine, known):
         return self._init(
-            _sphere(key_point, affine),
+            known,
             self.warmup,
             step_size=0.1,
             dense_mass=[("galaxy",)],
             target_accept_prob=self.target_accept,
             max_tree_depth=(WARMING if self.hierarchy.coupled else DEEPEST, DEEPEST),
             model_args=(arrays, affine),
-            rng_key=key_chain,
+            rng_key=key,
         )
 
     def _advance(self, state, arrays, affine, count):
         """Draw ``count`` (at most `CHUNK`) states; unwhiten and collect them."""
 
         def one(state):
-            theta, z, _ = self._unwhiten(arrays, affine, state.z)
+            theta, z, _ = whitening.reach(self.hierarchy, arrays, affine, state.z)
             statistics = {name: getattr(state, key) for name, key in STATISTICS.items()}
             statistics["step_size"] = state.adapt_state.step_size
             sites = self.hierarchy.sites(arrays, theta, z)
@@ -187,7 +210,7 @@ class Run:
             return state
         key = random.fold_in(state.rng_key, 1)
         white = hops.hop(self.hierarchy, arrays, affine, key, state.z)
-        value, slope = self._climb(arrays, affine, white)
+        value, slope = whitening.climb(self.hierarchy, arrays, affine, white)
         return state._replace(z=white, potential_energy=value, z_grad=slope)
 
     def chains(
@@ -207,7 +230,7 @@ class Run:
         states = [self.start(key, arrays, affine) for key in keys]
         numbered = enumerate(states, first)
         logs = [checkpoint.log(number, state) for number, state in numbered]
-        jax.block_until_ready(self.advance(states[0], arrays, affine, 0))  # compiles
+        self._compile(states[0], arrays, affine)
         stride = checkpoint.every(draws, len(keys))
         interrupted = Event()
         with (

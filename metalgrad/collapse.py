@@ -82,15 +82,6 @@ def scatter_start(hierarchy: Hierarchy, arrays, theta, key):
     return draws[best]
 
 
-def cross_curvature(hierarchy: Hierarchy, arrays, theta, z, direction):
-    """Mixed second derivative of the potential: ``d/dtheta (dU/dz · direction)``."""
-
-    def along(z):
-        return jax.grad(hierarchy.potential, argnums=1)(arrays, theta, z)
-
-    return jax.jvp(along, (z,), (direction,))[1]
-
-
 def relax(hierarchy: Hierarchy, arrays, theta, z, steps):
     """Take Newton steps in every spaxel until none moves, at most ``steps``."""
 
@@ -107,7 +98,7 @@ def relax(hierarchy: Hierarchy, arrays, theta, z, steps):
 
 
 @partial(jax.jit, static_argnums=0)
-def collapse(hierarchy: Hierarchy, arrays, theta, z, steps=4):
+def collapse(hierarchy: Hierarchy, arrays, theta, z, steps):
     """Potential of ``theta`` with the spaxels' latents integrated out (Laplace).
 
     The mode of the *joint* density is of no use: by letting a scatter grow, hundreds of
@@ -143,25 +134,26 @@ def collapse(hierarchy: Hierarchy, arrays, theta, z, steps=4):
 
         return jnp.sum(jax.vmap(bend)(inverse))
 
-    potential, down = jax.value_and_grad(hierarchy.potential, argnums=1)(
-        arrays, theta, z
-    )
+    def slopes(z):
+        """Slopes of the joint potential, and its value."""
+        height = jax.value_and_grad(hierarchy.potential, argnums=(1, 2))
+        return height(arrays, theta, z)[::-1]
+
+    (down, _), push, potential = jax.linearize(slopes, z, has_aux=True)
     direct, through_z = jax.grad(trace, argnums=(0, 1))(theta, z)
-    moved = solve_exactly(hierarchy, arrays, theta, z, through_z)
-    indirect = cross_curvature(hierarchy, arrays, theta, z, moved)
+    indirect = push(_solve_exactly(push, through_z))[0]
     diagonal = jnp.diagonal(root, axis1=1, axis2=2)
     potential += jnp.sum(jnp.log(diagonal)) - 0.5 * z.size * jnp.log(2 * jnp.pi)
     return potential, down + 0.5 * (direct - indirect), z
 
 
-def solve_exactly(hierarchy: Hierarchy, arrays, theta, z, vector):
+def _solve_exactly(push, vector):
     """Solve with the spaxels' true Hessians, column by column; (spaxel, latent)."""
-    slope = partial(jax.grad(hierarchy.potential, argnums=2), arrays, theta)
 
     def column(unit):
-        return jax.jvp(slope, (z,), (jnp.broadcast_to(unit, z.shape),))[1]
+        return push(jnp.broadcast_to(unit, vector.shape))[1]
 
-    hessian = jax.vmap(column, out_axes=-1)(jnp.eye(z.shape[1]))
+    hessian = jax.vmap(column, out_axes=-1)(jnp.eye(vector.shape[1]))
     return jnp.linalg.solve(hessian, vector[..., None])[..., 0]
 
 

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from metalgrad import settled
+from metalgrad import settled, whitening
 from metalgrad.collapse import collapse
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.modes import STARTS, find_branches
 
 LEAST = 1e-2  # curvature, where the prior's is 1
+STEPS, MANY = 4, 10  # Newton's in spaxels, from near their modes and from afar
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,55 +61,65 @@ class Expansion:
         return {name: value for name, value in arrays.items() if value is not None}
 
 
-def unwhiten(arrays, eta, xi):
-    """Apply the map of an `Expansion`, given its ``arrays``."""
-    step = arrays["stretch"] @ eta
-    bridge = arrays["bridge"].reshape(-1, step.size)  # one matrix product is quickest
-    centre = arrays["z"] + (bridge @ step).reshape(xi.shape)
-    if "root" in arrays:
-        xi = jnp.einsum("sij,sj->si", arrays["root"], xi)
-    return arrays["theta"] + step, centre + xi
-
-
 @partial(jax.jit, static_argnums=0)
 def _bend_of_peaks(hierarchy, arrays, theta):
     return jax.hessian(hierarchy.peaks, argnums=1)(arrays, theta)
 
 
 @partial(jax.jit, static_argnums=0)
-def _spaxel_map(hierarchy, arrays, coordinates, theta, z):
-    """Find what is still, how it moves with ``theta``, and roots of its covariances.
+def _spaxel_roots(hierarchy, arrays, coordinates, theta, still):
+    """Find roots of the covariances of what is still.
 
     The curvature is Gauss and Newton's, as if residuals were linear: a mode that is
     flatter is so for a short way, to where the posterior bends as ever or has another
     mode, and steps that are long there are too long.
     """
-    # What is not told is left where it is by `settled.place`.
-    still = jnp.where(hierarchy.locate(arrays, theta, z)[1] == 0, z, 0.0)
-
-    def potential(theta, still):
-        z, log_volume = settled.place(hierarchy, arrays, coordinates, theta, still)
-        return hierarchy.potential(arrays, theta, z) - log_volume
 
     def residuals(still):
         z, _ = settled.place(hierarchy, arrays, coordinates, theta, still)
         return jnp.concatenate([hierarchy.residuals(arrays, theta, z), z], axis=1)
-
-    def bend(unit):
-        """How the slope changes along one of the galaxy's parameters."""
-        return jax.jvp(lambda t: jax.grad(potential, 1)(t, still), (theta,), (unit,))[1]
 
     def push(unit):
         """How residuals change along one latent of every spaxel."""
         step = jnp.broadcast_to(unit, still.shape)
         return jax.jvp(residuals, (still,), (step,))[1]
 
-    cross = jnp.moveaxis(jax.lax.map(bend, jnp.eye(len(theta))), 0, -1)
     pushed = jax.lax.map(push, jnp.eye(still.shape[1]))
     value, axes = jnp.linalg.eigh(jnp.einsum("isr,jsr->sij", pushed, pushed))
-    root = axes / jnp.sqrt(jnp.maximum(value, LEAST))[:, None]
+    return axes / jnp.sqrt(jnp.maximum(value, LEAST))[:, None]
+
+
+@partial(jax.jit, static_argnums=0)
+def _quieten(hierarchy, arrays, theta, z):
+    """Return what is still at a mode: `settled.place` leaves what is not told."""
+    return jnp.where(hierarchy.locate(arrays, theta, z)[1] == 0, z, 0.0)
+
+
+def _bridge(hierarchy, arrays, affine):
+    """How what is still moves with ``theta``, (unit, latent, galaxy)."""
+    root, count = np.asarray(affine["root"]), affine["theta"].size
+    identity = np.broadcast_to(np.eye(root.shape[-1]), root.shape)
+    none = jnp.zeros((*affine["z"].shape, count))
+    plain = affine | {"root": jnp.asarray(identity), "bridge": none}
+    cross = whitening.steepen(hierarchy, arrays, plain, count)[:, count:]
+    cross = np.linalg.solve(np.asarray(affine["stretch"]).T, cross)
+    cross = np.moveaxis(cross.reshape(count, *affine["z"].shape), 0, -1)
     bridge = -root @ (root.swapaxes(1, 2) @ cross)
-    return still, jnp.where(hierarchy.is_signed, 0.0, bridge), root
+    return jnp.asarray(np.where(hierarchy.is_signed, 0.0, bridge))
+
+
+def blank(hierarchy: Hierarchy, arrays) -> dict:
+    """Return arrays of the shapes of `expand_about`'s, about nothing in particular."""
+    (galaxy, latent), units = hierarchy.sizes, len(arrays["white"])
+    theta, z = jnp.zeros(galaxy), jnp.zeros((units, latent))
+    return {
+        "theta": theta,
+        "z": z,
+        "stretch": jnp.eye(galaxy),
+        "bridge": jnp.zeros((units, latent, galaxy)),
+        "root": jnp.zeros((units, latent, latent)),
+        "steady": settled.find(hierarchy, arrays, theta, z),
+    }
 
 
 def expand(hierarchy: Hierarchy, arrays, key, starts: int = STARTS) -> Expansion:
@@ -133,10 +144,13 @@ def expand_about(hierarchy: Hierarchy, arrays, theta, z) -> Expansion:
     value, axes = jnp.linalg.eigh(hessian)
     value = jnp.maximum(jnp.abs(value), LEAST)
     coordinates = settled.find(hierarchy, arrays, theta, z)
-    still, bridge, root = _spaxel_map(hierarchy, arrays, coordinates, theta, z)
-    potential = float(collapse(hierarchy, arrays, theta, z, 10)[0])
-    volume = 0.5 * (len(theta) * np.log(2 * np.pi) - float(jnp.sum(jnp.log(value))))
+    still = _quieten(hierarchy, arrays, theta, z)
+    root = _spaxel_roots(hierarchy, arrays, coordinates, theta, still)
     stretch = axes / jnp.sqrt(value)
+    affine = {"theta": theta, "z": still, "stretch": stretch, "root": root}
+    bridge = _bridge(hierarchy, arrays, affine | {"steady": coordinates})
+    potential = float(collapse(hierarchy, arrays, theta, z, MANY)[0])
+    volume = 0.5 * (len(theta) * np.log(2 * np.pi) - float(jnp.sum(jnp.log(value))))
     evidence = volume - potential
     return Expansion(theta, still, stretch, bridge, root, evidence, coordinates)
 
@@ -145,8 +159,8 @@ def finite_hessian(hierarchy, arrays, theta, z, step: float = 3e-3):
     """Hessian of the collapsed potential from differences of its gradient."""
     columns = []
     for unit in step * np.eye(len(theta)):
-        ahead = collapse(hierarchy, arrays, theta + unit, z)[1]
-        behind = collapse(hierarchy, arrays, theta - unit, z)[1]
+        ahead = collapse(hierarchy, arrays, theta + unit, z, STEPS)[1]
+        behind = collapse(hierarchy, arrays, theta - unit, z, STEPS)[1]
         columns.append((ahead - behind) / (2 * step))
     hessian = jnp.stack(columns)
     return (hessian + hessian.T) / 2

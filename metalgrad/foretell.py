@@ -19,7 +19,8 @@ from jaxtyping import Array, Float
 from metalgrad.hierarchy import LOG_2PI, Hierarchy
 from metalgrad.steady import felt
 
-STEPS = 4  # Gauss and Newton's, towards the mode
+STEPS = 6  # Gauss and Newton's, towards the mode, at most
+CLOSE = 0.1  # of a prior's sd, ours: a step after which what data tell is as before
 SHARES = np.array([1.0, 0.5, 0.2, 0.05, 0.0])  # of a step: the best is taken
 LONGEST = 3.0  # step of one latent, in standard deviations of its prior
 
@@ -40,8 +41,9 @@ def foretell(hierarchy: Hierarchy, arrays, steady, theta, z) -> Float[Array, " s
         Where to start towards the mode.
     """
     axes = felt(hierarchy, arrays, steady, theta)
-    z = _settle(hierarchy, arrays, theta, z, axes)
-    seen, residual, jacobian = _expand(hierarchy, arrays, theta, z, axes)
+    z, jacobian = _settle(hierarchy, arrays, theta, z, axes)
+    seen = hierarchy.seen(arrays, theta, z)
+    residual = seen.standardise(hierarchy.residuals(arrays, theta, z))
     flat = jacobian.reshape(len(jacobian), -1)
     half = solve_triangular(_root(jacobian), flat, lower=True)
     half = half.reshape(jacobian.shape)
@@ -59,39 +61,51 @@ def log_evidence(hierarchy: Hierarchy, arrays, steady, theta, z) -> Float[Array,
     In the Gaussian approximation at their mode; parameters as of `foretell`.
     """
     axes = felt(hierarchy, arrays, steady, theta)
-    z = _settle(hierarchy, arrays, theta, z, axes)
-    root = _root(_expand(hierarchy, arrays, theta, z, axes)[2])
+    z, jacobian = _settle(hierarchy, arrays, theta, z, axes)
+    root = _root(jacobian)
     volume = 0.5 * z.size * LOG_2PI - jnp.sum(jnp.log(jnp.diagonal(root)))
     return volume - hierarchy.potential(arrays, theta, z)
 
 
 def _settle(hierarchy, arrays, theta, z, axes):
-    """Descend to the mode of the departures."""
+    """Descend to the mode of the departures.
 
-    def descend(_, z):
+    Returns
+    -------
+    z : array, (1, latent)
+    jacobian : array, (axis, spaxel, row)
+        Slopes of the residuals in units of noise, where the last step began.
+    """
+
+    def is_away(state):
+        count, size, *_ = state
+        return (count < STEPS) & (size > CLOSE)
+
+    def descend(state):
+        count, _, z, _ = state
         slope = jax.grad(hierarchy.potential, argnums=2)(arrays, theta, z)[0]
-        root = _root(_expand(hierarchy, arrays, theta, z, axes)[2])
+        jacobian = _slopes(hierarchy, arrays, theta, z, axes)
         along = slope @ axes
-        step = slope + axes @ (cho_solve((root, True), along) - along)
+        step = slope + axes @ (cho_solve((_root(jacobian), True), along) - along)
         tried = z - SHARES[:, None, None] * jnp.clip(step, -LONGEST, LONGEST)
         below = jax.vmap(partial(hierarchy.potential, arrays, theta))(tried)
-        return tried[jnp.nanargmin(below)]
+        size = jnp.max(jnp.abs(step))
+        return count + 1, size, tried[jnp.nanargmin(below)], jacobian
 
-    return jax.lax.fori_loop(0, STEPS, descend, z)
+    blank = jnp.zeros((axes.shape[1], *arrays["white"].shape))
+    start = 0, jnp.inf, z, blank
+    return jax.lax.while_loop(is_away, descend, start)[2:]
 
 
-def _expand(hierarchy, arrays, theta, z, axes):
-    """Distribution of the data, its residuals in units of noise, and their slopes."""
-
-    def look(z):
-        return hierarchy.residuals(arrays, theta, z)
+def _slopes(hierarchy, arrays, theta, z, axes):
+    """Slopes of the residuals in units of noise, (axis, spaxel, row)."""
+    seen = hierarchy.seen(arrays, theta, z)
 
     def push(axis):
-        return jax.jvp(look, (z,), (axis[None],))[1]
+        look = partial(hierarchy.residuals, arrays, theta)
+        return seen.standardise(jax.jvp(look, (z,), (axis[None],))[1])
 
-    slopes = jax.lax.map(push, axes.T, batch_size=16)
-    seen = hierarchy.seen(arrays, theta, z)
-    return seen, seen.standardise(look(z)), jax.vmap(seen.standardise)(slopes)
+    return jax.lax.map(push, axes.T, batch_size=16)
 
 
 def _root(jacobian):

@@ -22,10 +22,10 @@ from xarray import DataArray
 from metalgrad import checks, collapse, pilot
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.inference import NIRSPEC, prepare, set_up
+from metalgrad.likelihood import TOLD
 from metalgrad.psf import PSF, ImagePSF
 from metalgrad.record import saturated
 
-TOLD = ("root", "white", "misfit", "dof", "log_norm")  # what data say; zero is nothing
 LOOKS = 100  # draws, of all chains, at which waves are integrated out
 # ArviZ before 1.3 has one class for all kinds of leaving out.
 KIND = [("kind", str, field(default="loo_kfold")), ("good_k", float, field(default=1))]

@@ -16,7 +16,7 @@ from jax import random
 from jax.scipy.special import ndtr, ndtri
 from jax.scipy.stats import norm
 
-from metalgrad import curvature, settled
+from metalgrad import settled, whitening
 from metalgrad.hierarchy import Hierarchy
 
 RING = 16  # candidates: a sixth of the prior's sd apart, and more in its wings (ours)
@@ -43,7 +43,7 @@ def hop(hierarchy: Hierarchy, arrays, affine, key, white: dict) -> dict:
         The same, of a point that is distributed as the posterior where ``white`` is.
     """
     lead = hierarchy.leading
-    theta, still = curvature.unwhiten(affine, white["galaxy"], white["spaxel"])
+    theta, still = whitening.unwhiten(affine, white["galaxy"], white["spaxel"])
 
     def place(first):
         at = still.at[:, lead].set(first)

@@ -134,5 +134,5 @@ def bend(hierarchy: Hierarchy, arrays, theta, z, weights):
     def slope(told):
         return jax.lax.map(lambda axis: jax.jvp(look, (told,), (axis,))[1], axes).T
 
-    curve = jax.lax.map(lambda axis: jax.jvp(slope, (told,), (axis,))[1], axes)
-    return slope(told), 0.5 * jnp.moveaxis(curve, 0, -1)
+    slopes, curve = jax.lax.map(lambda axis: jax.jvp(slope, (told,), (axis,)), axes)
+    return slopes[0], 0.5 * jnp.moveaxis(curve, 0, -1)

@@ -19,6 +19,7 @@ from metalgrad.normal import decompose, forget, whiten
 
 MEASURED = ("root", "white", "misfit", "dof", "log_norm", "position")
 DERIVED = ("pivot", "typical", "told")
+TOLD = ("root", "white", "misfit", "dof", "log_norm")  # what data say; zero is nothing
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,16 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from metalgrad import steady, straight
+from metalgrad import steady, straight, whitening
 from metalgrad.curvature import Expansion
 from metalgrad.hierarchy import Hierarchy
+from metalgrad.likelihood import TOLD
 from metalgrad.modes import choose_live
 from metalgrad.starts import prior_points
+from metalgrad.threads import side_by_side
 
 TRUST = {"initial_trust_radius": 0.3, "max_trust_radius": 3.0, "maxiter": 100}
 LEAST = 1e-2  # curvature, where the prior's is 1
 SHRINK = 0.2  # of what a short path says of a covariance, towards curvature
 AWAY, APART = 3.0, 1.5  # sd, ours: of means of short chains that are at home
+STEP = 1e-4  # unconstrained: between slopes that tell a curvature
 WIDE = 0.3  # unconstrained: first guess of the sd of what only departures tell
 
 
@@ -98,11 +101,9 @@ def first_guess(hierarchy: Hierarchy, arrays, key, starts: int = 6) -> list[tupl
     """
     points = prior_points(hierarchy, key, starts)
     z = jnp.zeros((1, hierarchy.sizes[1]))
-    told = np.abs(np.asarray(_effect(hierarchy, arrays, points[0], z))) > 1e-9
-    plain = [
-        climb_down(hierarchy, arrays, jnp.where(told, point, points[0]), told)
-        for point in points
-    ]
+    told = _find_told(hierarchy, arrays, points[0], z)
+    climb = partial(climb_down, hierarchy, arrays, told=told)
+    plain = side_by_side(climb, jnp.where(told, points, points[0]))
     plain = [(t, float(_slope(hierarchy, arrays, t, z)[0])) for t in plain]
     free, found = np.concatenate([told, np.ones(z.size, bool)]), []
     for theta, _ in choose_live(hierarchy, plain):
@@ -112,21 +113,13 @@ def first_guess(hierarchy: Hierarchy, arrays, key, starts: int = 6) -> list[tupl
     return [mode[:-1] for mode in choose_live(hierarchy, found)]
 
 
-@partial(jax.jit, static_argnums=0)
-def _effect(hierarchy, arrays, theta, z):
-    """Slope of the log likelihood in ``theta``."""
-    return jax.grad(lambda t: hierarchy.pointwise(arrays, t, z).sum())(theta)
-
-
-@partial(jax.jit, static_argnums=0)
-def _plain(hierarchy, arrays, theta):
-    """Potential, slope and curvature of a galaxy without departures."""
-    z = jnp.zeros((1, hierarchy.sizes[1]))
-
-    def potential(t):
-        return hierarchy.potential(arrays, t, z)
-
-    return *jax.value_and_grad(potential)(theta), jax.hessian(potential)(theta)
+def _find_told(hierarchy, arrays, theta, z):
+    """Which of ``theta`` the data pull at: without them slopes are others."""
+    silent = arrays | {name: jnp.zeros_like(arrays[name]) for name in TOLD}
+    with_data, without = (
+        _slope(hierarchy, given, theta, z)[1][0] for given in (arrays, silent)
+    )
+    return np.abs(np.asarray(with_data - without)) > 1e-9
 
 
 def climb_down(hierarchy: Hierarchy, arrays, theta, told):
@@ -135,18 +128,16 @@ def climb_down(hierarchy: Hierarchy, arrays, theta, told):
     From a draw of the prior fluxes may be wrong by orders of magnitude, and an
     unguarded step from there leads anywhere.
     """
-    start = np.array(theta)
+    start, z = np.array(theta), jnp.zeros((1, hierarchy.sizes[1]))
 
     def look(moved):
         point = start.copy()
         point[told] = moved
-        value, slope, bend = map(np.asarray, _plain(hierarchy, arrays, point))
-        fine = (
-            np.isfinite(value) and np.isfinite(slope).all() and np.isfinite(bend).all()
-        )
-        if not fine:
-            return 1e15, np.zeros(told.sum()), np.eye(told.sum())
-        return float(value), slope[told], bend[np.ix_(told, told)]
+        value, slopes = _slope(hierarchy, arrays, point, z)
+        value, slope = float(value), np.asarray(slopes[0])[told]
+        if not (np.isfinite(value) and np.isfinite(slope).all()):
+            return 1e15, np.zeros(told.sum())
+        return value, slope
 
     last, best = {}, (np.inf, start[told])
 
@@ -157,36 +148,23 @@ def climb_down(hierarchy: Hierarchy, arrays, theta, told):
             best = min(best, (last["found"][0], x.copy()), key=lambda one: one[0])
         return last["found"][part]
 
+    def curve(x):
+        ahead = [look(x + step)[1] for step in STEP * np.eye(len(x))]
+        found = (np.array(ahead) - kept(x, 1)) / STEP
+        return (found + found.T) / 2
+
     # SciPy's solver ends with an UnboundLocalError where numbers leave it no step.
     with suppress(UnboundLocalError):
         scipy.optimize.minimize(
             partial(kept, part=0),
             start[told],
             jac=partial(kept, part=1),
-            hess=partial(kept, part=2),
+            hess=curve,
             method="trust-exact",
             options=TRUST,
         )
     start[told] = best[1]
     return jnp.asarray(start)
-
-
-@partial(jax.jit, static_argnums=0)
-def _curvature(hierarchy, arrays, coordinates, free, still):
-    """Hessian of the potential in what is free and still coordinates."""
-
-    def potential(point):
-        free_now, y = point[: free.size], point[None, free.size :]
-        own = hierarchy, arrays, coordinates, free_now, y
-        theta, z, log_volume = steady.place(*own)
-        return hierarchy.potential(arrays, theta, z) - log_volume
-
-    point = jnp.concatenate([free, still[0]])
-
-    def column(unit):
-        return jax.jvp(jax.grad(potential), (point,), (unit,))[1]
-
-    return jax.lax.map(column, jnp.eye(len(point)))
 
 
 def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None, least=0):
@@ -214,7 +192,10 @@ def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None, leas
     free, size = jnp.asarray(theta)[chosen], len(chosen)
     coordinates = steady.find(hierarchy, arrays, jnp.asarray(theta), z, least)
     still = jnp.zeros((1, sum(hierarchy.sizes) - size))
-    hessian = np.asarray(_curvature(hierarchy, arrays, coordinates, free, still))
+    plain = {"theta": free, "z": still, "steady": coordinates}
+    plain |= {"stretch": jnp.eye(size), "bridge": jnp.zeros((*still.shape, size))}
+    hessian = whitening.steepen(hierarchy, arrays, plain, size + still.size)
+    hessian = (hessian + hessian.T) / 2
     value, axes = np.linalg.eigh(hessian[size:, size:])
     value = np.maximum(np.abs(value), LEAST)
     cross = axes.T @ hessian[size:, :size]

@@ -7,61 +7,43 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
-from numpyro.infer import init_to_median
-from numpyro.infer.initialization import init_to_sample
 
-from metalgrad.hierarchy import SIGNED, Hierarchy
+from metalgrad.hierarchy import Hierarchy
 
-SPREAD = 200  # draws of the prior, for its quantiles
+DRAWS = 1000  # of the prior, for its widths and quantiles
 
 
-def prior_sd(hierarchy: Hierarchy, draws: int = 1000) -> dict[str, float]:
+def prior_sd(hierarchy: Hierarchy, draws: int = DRAWS) -> dict[str, float]:
     """Prior standard deviation of each of the galaxy's sites."""
-    values = _prior_values(hierarchy, jax.random.split(jax.random.key(0), draws))
-    return {name: float(np.std(v)) for name, v in values.items()}
+    _, values = _draw(hierarchy, jax.random.split(jax.random.key(0), draws))
+    return {name: float(np.std(values[name])) for name in hierarchy.galaxy_names}
 
 
 def prior_points(hierarchy: Hierarchy, key, count: int) -> Float[Array, "point galaxy"]:
     """Return ``theta`` at the prior's median, then at draws from the prior.
 
     Levels of metallicity are spread evenly over their prior, lest all starts should lie
-    on one branch of a calibration.
+    on one branch of a calibration.  An amplitude whose sign is free has a median of 0,
+    which by symmetry is stationary: no place to start, as its median size is.
     """
-    draws = _prior_draws(hierarchy, jax.random.split(key, SPREAD))
-    places = (jnp.arange(count - 1) + 0.5) / max(count - 1, 1)
-    spread = jnp.quantile(draws, places, axis=0)
-    starts = jnp.where(hierarchy.is_level, spread, draws[: count - 1])
-    return jnp.concatenate([_prior_median(hierarchy, key)[None], starts])
-
-
-def _start(hierarchy, key, *, strategy):
-    seeded = handlers.seed(hierarchy.model, key)
-    seeded = handlers.substitute(seeded, substitute_fn=strategy)
-    trace = handlers.trace(seeded).get_trace(hierarchy.data)
-    pieces = []
-    for name, (_, transform) in hierarchy.galaxy.items():
-        value = trace[name]["value"]
-        if name.endswith(SIGNED):  # by symmetry 0 is stationary: no place to start
-            value = jnp.where(value == 0, 0.5 * trace[name]["fn"].scale, value)
-        pieces.append(transform.inv(value).reshape(-1))
-    return jnp.concatenate(pieces)
+    draws = np.asarray(_draw(hierarchy, jax.random.split(key, DRAWS))[0])
+    median = np.median(np.where(hierarchy.is_signed, np.abs(draws), draws), axis=0)
+    places = (np.arange(count - 1) + 0.5) / max(count - 1, 1)
+    spread = np.quantile(draws, places, axis=0)
+    starts = np.where(hierarchy.is_level, spread, draws[: count - 1])
+    return jnp.asarray(np.concatenate([median[None], starts]))
 
 
 @partial(jax.jit, static_argnums=0)
-def _prior_draws(hierarchy, keys):
-    return jax.vmap(partial(_start, hierarchy, strategy=init_to_sample()))(keys)
+def _draw(hierarchy, keys):
+    """Draw ``theta``, (draw, galaxy), and the values of the sites behind it."""
 
-
-@partial(jax.jit, static_argnums=0)
-def _prior_median(hierarchy, key):
-    return _start(hierarchy, key, strategy=init_to_median())
-
-
-@partial(jax.jit, static_argnums=0)
-def _prior_values(hierarchy, keys):
     def one(key):
         seeded = handlers.seed(hierarchy.model, key)
         trace = handlers.trace(seeded).get_trace(hierarchy.data)
-        return {name: trace[name]["value"] for name in hierarchy.galaxy_names}
+        values = {name: site["value"] for name, site in trace.items()}
+        each = hierarchy.galaxy.items()
+        theta = [transform.inv(values[n]).reshape(-1) for n, (_, transform) in each]
+        return jnp.concatenate(theta), {n: values[n] for n in hierarchy.galaxy_names}
 
     return jax.lax.map(one, keys)

@@ -93,9 +93,8 @@ def zeros():
 
 def test_laplace_is_exact_for_a_linear_model(linear, data):
     for level in (-1.0, 0.7, 3.0):
-        potential = collapse.collapse(linear, data.arrays, jnp.array([level]), zeros())[
-            0
-        ]
+        point = linear, data.arrays, jnp.array([level]), zeros()
+        potential = collapse.collapse(*point, 4)[0]
         prior = stats.norm(*PRIOR).logpdf(level)
         expected = -prior - sum(exact(data, level))
         np.testing.assert_allclose(potential, expected, rtol=1e-10)
@@ -198,7 +197,7 @@ def test_no_data_gives_back_the_prior(data):
     )
     hierarchy = split(story(bend), blank)
     potential, gradient, z = collapse.collapse(
-        hierarchy, blank.arrays, theta(), zeros()
+        hierarchy, blank.arrays, theta(), zeros(), 4
     )
     prior = stats.norm(*PRIOR)
     np.testing.assert_allclose(potential, -prior.logpdf(LEVEL), rtol=1e-10)

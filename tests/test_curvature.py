@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
-from metalgrad import curvature, modes, settled
+from metalgrad import curvature, modes, settled, whitening
 from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.model import LineData
@@ -101,7 +101,7 @@ def unwhiten(hierarchy, data, expansion, white):
     """From white noise to (theta, z of every spaxel), as chains do."""
     arrays = expansion.arrays
     xi = white[GALAXY:].reshape(SPAXELS, LATENTS)
-    theta, still = curvature.unwhiten(arrays, white[:GALAXY], xi)
+    theta, still = whitening.unwhiten(arrays, white[:GALAXY], xi)
     z, _ = settled.place(hierarchy, data.arrays, arrays["steady"], theta, still)
     return flatten(theta, z)
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from metalgrad import curvature, hops, settled
+from metalgrad import hops, settled, whitening
 from metalgrad.chains import Run
 from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
@@ -110,7 +110,7 @@ def whiten(hierarchy, data, affine, z):
 
 
 def unwhiten(hierarchy, data, affine, white):
-    theta, still = curvature.unwhiten(affine, white["galaxy"], white["spaxel"])
+    theta, still = whitening.unwhiten(affine, white["galaxy"], white["spaxel"])
     return settled.place(hierarchy, data.arrays, affine["steady"], theta, still)[0]
 
 
@@ -141,7 +141,7 @@ def test_only_the_leading_latent_is_drawn_and_others_follow():
     affine = coordinates(hierarchy, data, rng)
     white = whiten(hierarchy, data, affine, jnp.asarray(draw_exactly(data, 50)))
     moved = hops.hop(hierarchy, data.arrays, affine, jax.random.key(0), white)
-    stills = [curvature.unwhiten(affine, *w.values())[1] for w in (white, moved)]
+    stills = [whitening.unwhiten(affine, *w.values())[1] for w in (white, moved)]
     assert_allclose(stills[0][:, 1], stills[1][:, 1], rtol=1e-9, atol=1e-9)
     assert np.ptp(stills[1][:, 0] - stills[0][:, 0]) > 1.0
 

@@ -53,6 +53,7 @@ LAYERS = {
     "steady": {"steady"},
     "model": {"model", "starts", "collapse", "foretell", "densities"},
     "settled": {"settled", "modes"},
+    "whitening": {"whitening"},
     "measures": {"measures", "criteria", "solutions"},
     "convergence": {"convergence", "bridge"},
     "curvature": {"curvature", "record", "checks"},

@@ -104,7 +104,17 @@ def draw_maps(count):
 def test_a_table_of_another_length_finds_its_programs_compiled():
     model = mg.load_model("flat-independent")
     settings = {"seed": 1, "warmup": 30, "draws": 20, "chains": 2, "progress": False}
+    compiled = []
+
+    def note(event, _, **about):
+        if event.endswith("backend_compile_duration"):
+            compiled.append(about["fun_name"])
+
+    jax.monitoring.register_event_duration_secs_listener(note)
     fits = [mg.fit(model, draw_maps(count), **settings) for count in (17, 19)]
+    jax.monitoring.unregister_event_duration_listener(note)
+    for name in ("_advance", "climb", "collapse"):
+        assert compiled.count(f"jit({name})") == 1
     data = pad(prepare(model, draw_maps(19)))
     run = machine(model, Shape.of(data), settings["warmup"], 0.8)
     assert run.advance._cache_size() == 1
