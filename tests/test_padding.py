@@ -114,7 +114,7 @@ def test_a_table_of_another_length_finds_its_programs_compiled():
     fits = [mg.fit(model, draw_maps(count), **settings) for count in (17, 19)]
     jax.monitoring.unregister_event_duration_listener(note)
     for name in ("_advance", "climb", "collapse"):
-        assert compiled.count(f"jit({name})") == 1
+        assert compiled.count(f"jit({name})") <= 1  # none, if a test before did
     data = pad(prepare(model, draw_maps(19)))
     run = machine(model, Shape.of(data), settings["warmup"], 0.8)
     assert run.advance._cache_size() == 1
