@@ -22,7 +22,7 @@ def measure(
 ):
     """Time metalgrad, and samplers that could be used instead, on the same posterior.
 
-    Half an hour or more on two cores; --quick takes a few minutes.  Samplers that are
+    An hour or more on two cores; --quick takes a few minutes.  Samplers that are
     not installed are skipped: the extra ``bench`` brings them.
     """
     place(out)
