@@ -55,7 +55,8 @@ class Run:
         self.wanted = {*hierarchy.galaxy_names, *hierarchy.derived, *MAPS, "line_flux"}
         self._init, self._step = hmc(potential_fn_gen=self._potential, algo="NUTS")
         self._begin = jax.jit(self._set_out)
-        self.advance, self._compiling = jax.jit(self._advance), None
+        self.advance = jax.jit(self._advance)
+        self._compiling = None  # or, in another thread, `advance`
 
     def coordinates(self, arrays, key, checkpoint=UNSAVED) -> dict:
         """Return the arrays of an expansion about the best branch."""

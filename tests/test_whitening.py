@@ -139,4 +139,4 @@ def test_differences_tell_the_curvature(case, data, share):
     expected = jax.hessian(potential)(jnp.zeros(size))[:count]
     assert found.shape == (count, size)
     largest = np.abs(expected).max()
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * largest)
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9 * largest)
