@@ -101,7 +101,8 @@ def _bridge(hierarchy, arrays, affine):
     identity = np.broadcast_to(np.eye(root.shape[-1]), root.shape)
     none = jnp.zeros((*affine["z"].shape, count))
     plain = affine | {"root": jnp.asarray(identity), "bridge": none}
-    cross = whitening.steepen(hierarchy, arrays, plain, count)[:, count:]
+    along = np.eye(count, count + affine["z"].size)
+    cross = whitening.steepen(hierarchy, arrays, plain, along)[:, count:]
     cross = np.linalg.solve(np.asarray(affine["stretch"]).T, cross)
     cross = np.moveaxis(cross.reshape(count, *affine["z"].shape), 0, -1)
     bridge = -root @ (root.swapaxes(1, 2) @ cross)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from metalgrad import steady, straight, whitening
+from metalgrad import krylov, steady, straight, whitening
 from metalgrad.curvature import Expansion
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.likelihood import TOLD
@@ -25,7 +25,6 @@ from metalgrad.starts import prior_points
 from metalgrad.threads import side_by_side
 
 TRUST = {"initial_trust_radius": 0.3, "max_trust_radius": 3.0, "maxiter": 100}
-LEAST = 1e-2  # curvature, where the prior's is 1
 SHRINK = 0.2  # of what a short path says of a covariance, towards curvature
 AWAY, APART = 3.0, 1.5  # sd, ours: of means of short chains that are at home
 STEP = 1e-4  # unconstrained: between slopes that tell a curvature
@@ -194,15 +193,16 @@ def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None, leas
     still = jnp.zeros((1, sum(hierarchy.sizes) - size))
     plain = {"theta": free, "z": still, "steady": coordinates}
     plain |= {"stretch": jnp.eye(size), "bridge": jnp.zeros((*still.shape, size))}
-    hessian = whitening.steepen(hierarchy, arrays, plain, size + still.size)
-    hessian = (hessian + hessian.T) / 2
-    value, axes = np.linalg.eigh(hessian[size:, size:])
-    value = np.maximum(np.abs(value), LEAST)
-    cross = axes.T @ hessian[size:, :size]
-    bridge = -axes @ (cross / value[:, None])
+    steepen = partial(whitening.steepen, hierarchy, arrays, plain)
+    own, cross = np.split(steepen(np.eye(size, size + still.size)), [size], axis=1)
+
+    def push(rows):
+        return steepen(np.pad(rows, ((0, 0), (size, 0))))[:, size:]
+
+    bridge = -krylov.solve(push, cross.T)
+    schur = (own + own.T) / 2 + cross @ bridge
     # Departures are the same for either sign.
     bridge[:, hierarchy.is_signed[chosen]] = 0.0
-    schur = hessian[:size, :size] - cross.T @ (cross / value[:, None])
     trusted = np.ones(size, bool) if told is None else np.asarray(told)[chosen]
     stretch = _root_of_inverse(schur, trusted)
     if path is not None:

@@ -86,9 +86,9 @@ def climb(hierarchy: Hierarchy, arrays, affine, white: dict):
 
 
 def steepen(
-    hierarchy: Hierarchy, arrays, affine, count: int
+    hierarchy: Hierarchy, arrays, affine, along: Float[np.ndarray, "change all"]
 ) -> Float[np.ndarray, "change all"]:
-    """How slopes change along white coordinates, at their origin, by differences.
+    """How slopes change in some directions from the origin, by differences.
 
     A program of second derivatives would take longer to compile than this to run.
 
@@ -96,13 +96,13 @@ def steepen(
     ----------
     hierarchy, arrays, affine
         As for `place`.
-    count : int
-        Along how many: the galaxy's come first.
+    along : array, (change, all)
+        Steps of white coordinates, the galaxy's first, and the others' in a line.
 
     Returns
     -------
     numpy.ndarray
-        Along each of them a row: the galaxy's slopes, and the others', in a line.
+        ``along`` times the second derivatives.
     """
     size, shape = affine["theta"].size, affine["z"].shape
 
@@ -111,10 +111,9 @@ def steepen(
         found = climb(hierarchy, arrays, affine, white)[1]
         return np.concatenate([np.ravel(found["galaxy"]), np.ravel(found["spaxel"])])
 
-    def change(number):
-        step = np.zeros(size + affine["z"].size)
-        step[number] = STEP
+    def change(one):
+        step = STEP * one
         each = ((slope(n * step) - slope(-n * step), w) for n, w in WEIGHTS.items())
         return sum(difference * w for difference, w in each) / STEP
 
-    return np.stack(side_by_side(change, range(count)))
+    return np.stack(side_by_side(change, along))

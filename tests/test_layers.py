@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
     "cards": {"cards", "files", "ledger"},
     "scaling": {"scaling", "threads"},
-    "algebra": {"normal", "projection", "resonance", "small"},
+    "algebra": {"krylov", "normal", "projection", "resonance", "small"},
     "physics": {
         "bins",
         "recipes",
