@@ -38,7 +38,7 @@ from metalgrad.simulate import simulate
 
 RESULTS = Path(__file__).parent / "results"
 SLOPES = (-0.2, 0.1)  # dex/kpc
-SETTINGS = {"warmup": 250, "draws": 300, "chains": 2}
+SETTINGS = {"warmup": 100, "draws": 200, "chains": 2}  # as of the cubes' SBC
 RADIUS = 0.6  # arcsec
 
 
