@@ -191,8 +191,8 @@ def _foresight(posterior, _):
     result = leave_one_out(posterior)
     if result is None:
         said = (
-            "leave-one-out cannot be done: the log likelihood of some spaxels is not "
-            "finite or never changes"
+            "leave-one-out cannot be done: draws are too few, or the log likelihood "
+            "of some spaxels is not finite or never changes"
         )
         return [Criterion("Pareto k", np.nan, K, sentences=[said])]
     k = result.pareto_k.values

@@ -95,7 +95,8 @@ def leave_one_out(posterior):
     reff = ess(found, method="mean", relative=True, chain_axis=0, draw_axis=1).mean()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # diagnose says it, with names
-        with suppress(ValueError):  # chains that stand still have no tail
+        # Chains that stand still have no tail, and a few draws are none.
+        with suppress(ValueError, IndexError):
             settings = {"pointwise": True, "reff": min(reff, 1)}
             found = loo(posterior, var_name="spaxel_data", **settings)
             return _replace(found, posterior)
@@ -159,6 +160,8 @@ def r_hat(values) -> np.ndarray:
 
 def energy_fraction(energy) -> np.ndarray:
     """Return E-BFMI of each chain, (chain, draw); NaN where nothing moves."""
+    if np.shape(energy)[1] < 2:  # ArviZ would warn of an empty slice
+        return np.full(len(energy), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         return bfmi(energy, chain_axis=0, draw_axis=1)
 

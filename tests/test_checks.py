@@ -307,3 +307,12 @@ def test_leave_one_out_takes_thinned_draws():
 
 def test_leave_one_out_refuses_what_is_not_finite():
     assert checks.leave_one_out(make(log_likelihood=-np.inf * heavy())) is None
+
+
+@pytest.mark.parametrize("draws", [1, 2, 5, 20])
+def test_leave_one_out_of_few_draws_is_refused_and_the_fit_is_not_lost(draws):
+    """ArviZ has an IndexError for four draws at most, and asks for a tail above."""
+    tree = make().isel(chain=slice(1), draw=slice(draws))
+    assert checks.leave_one_out(tree) is None
+    said = " ".join(str(one) for one in checks.diagnose(tree))
+    assert "draws are too few" in said
