@@ -1,7 +1,8 @@
 """Question: do the intervals of the slope hold the truth as often as they say?
 
 Mock cubes with slopes from -0.2 to +0.1 dex/kpc, read back as a user would read them;
-each is fitted, and the pull of the slope and the coverage of its intervals are counted.
+each is fitted, and the pull of the slope, the coverage of its intervals and how
+posterior means hang on the truth are told.
 Run ``python benchmarks/coverage.py KIND [COUNT]``, where the mocks of KIND are
 
 own
@@ -25,6 +26,7 @@ import tempfile
 import time
 import warnings
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import independent
@@ -38,6 +40,7 @@ from metalgrad.simulate import simulate
 
 RESULTS = Path(__file__).parent / "results"
 SLOPES = (-0.2, 0.1)  # dex/kpc
+PRIOR = 0.2  # sd of the default model's slope [dex/kpc]
 SETTINGS = {"warmup": 100, "draws": 200, "chains": 2}  # as of the cubes' SBC
 RADIUS = 0.6  # arcsec
 
@@ -101,6 +104,21 @@ def report(rows):
         share = np.mean(np.abs(rank - 0.5) < level / 2)
         error = (level * (1 - level) / count) ** 0.5
         print(f"{level:.0%} intervals cover {share:.0%} (binomial error {error:.0%})")
+    report_shrinkage(*(np.array([r[k] for r in rows]) for k in ("truth", "mean", "sd")))
+
+
+def report_shrinkage(truth, mean, sd):
+    """Print how posterior means hang on the truth: pulls that cancel show nothing."""
+    fit, covariance = np.polyfit(truth, mean, 1, w=1 / sd, cov="unscaled")
+    prior = np.mean(1 - sd**2 / PRIOR**2)
+    print(f"means go with {fit[0]:.2f} +- {covariance[0, 0] ** 0.5:.2f} of the truth")
+    print(f"(a normal prior alone, on normal data, would make it {prior:.2f})")
+    for low, high in pairwise(np.linspace(*SLOPES, 5)):
+        pull = ((mean - truth) / sd)[(truth >= low) & (truth < high)]
+        error = pull.std() / max(len(pull), 1) ** 0.5
+        print(
+            f"truths {low:+.3f} to {high:+.3f}: pull {pull.mean():+.2f} +- {error:.2f}"
+        )
 
 
 def main(kind, count=40):
