@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 LEAST = 1e-2  # eigenvalue, where the prior's is 1
-CLOSE = 1e-3  # of the columns' norm, that may be left
+CLOSE = 1e-3  # of the columns' norm, that may be left; this and the next are ours
 BLOCKS = 12  # at most
 
 

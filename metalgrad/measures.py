@@ -1,7 +1,6 @@
 """What can be measured of a fit's draws: their number, their agreement, their reach."""
 
 import warnings
-from contextlib import suppress
 
 import numpy as np
 import xarray
@@ -96,10 +95,12 @@ def leave_one_out(posterior):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # diagnose says it, with names
         # Chains that stand still have no tail, and a few draws are none.
-        with suppress(ValueError, IndexError):
+        try:
             settings = {"pointwise": True, "reff": min(reff, 1)}
             found = loo(posterior, var_name="spaxel_data", **settings)
-            return _replace(found, posterior)
+        except (ValueError, IndexError):
+            return None
+    return _replace(found, posterior)
 
 
 def join(posterior, found: xarray.Dataset):
