@@ -17,9 +17,9 @@ from jaxtyping import Array, Float
 from metalgrad import settled, whitening
 from metalgrad.collapse import collapse
 from metalgrad.hierarchy import Hierarchy
+from metalgrad.krylov import LEAST
 from metalgrad.modes import STARTS, find_branches
 
-LEAST = 1e-2  # curvature, where the prior's is 1
 STEPS, MANY = 4, 10  # Newton's in spaxels, from near their modes and from afar
 
 

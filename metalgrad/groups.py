@@ -22,6 +22,7 @@ from xarray import DataArray
 from metalgrad import checks, collapse, pilot
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.inference import NIRSPEC, prepare, set_up
+from metalgrad.krylov import LEAST
 from metalgrad.likelihood import TOLD
 from metalgrad.psf import PSF, ImagePSF
 from metalgrad.record import saturated
@@ -236,7 +237,7 @@ def wave_evidence(hierarchy: Hierarchy, arrays, theta, z):
     theta, z = pilot.descend(hierarchy, arrays, theta, z, free)
     value, slope, hessian = map(np.asarray, _bend(hierarchy, arrays, theta, z))
     bend, axes = np.linalg.eigh(hessian)
-    bend = np.maximum(np.abs(bend), pilot.LEAST)
+    bend = np.maximum(np.abs(bend), LEAST)
     short = 0.5 * np.sum((axes.T @ slope) ** 2 / bend)  # of the mode
     return float(short - value - 0.5 * np.sum(np.log(bend))), z
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-LEAST = 1e-2  # eigenvalue, where the prior's is 1
+LEAST = 1e-2  # curvature, where the prior's is 1: none is taken for less
 CLOSE = 1e-3  # of the columns' norm, that may be left; this and the next are ours
 BLOCKS = 12  # at most
 

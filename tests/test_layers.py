@@ -1,6 +1,7 @@
 """The house keeps its order: layers, sizes, names."""
 
 import ast
+import importlib
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "metalgrad"
 FILES = sorted(PACKAGE.rglob("*.py"))
+BENCHMARKS = sorted(PACKAGE.with_name("benchmarks").glob("*.py"))
 
 # From the ground up: a file imports strictly lower layers, never its own.
 LAYERS = {
@@ -224,6 +226,26 @@ def test_imports_point_downwards(path):
     assert "metalgrad" not in ours, f"{path.name} imports the package as a whole"
     above = {name for name in ours if height(name) >= height(path.stem)}
     assert not above, f"{path.name} imports {above}, not below it"
+
+
+@pytest.mark.parametrize("path", FILES + BENCHMARKS, ids=lambda path: path.stem)
+def test_what_is_asked_of_a_module_is_there(path):
+    """No linter sees that a name has moved to another module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules = {
+        alias.asname or alias.name: importlib.import_module(f"metalgrad.{alias.name}")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "metalgrad"
+        for alias in node.names
+        if (PACKAGE / f"{alias.name}.py").exists()
+    }
+    lacking = {
+        f"{node.value.id}.{node.attr}, line {node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id in modules and not hasattr(modules[node.value.id], node.attr)
+    }
+    assert not lacking, f"{path.name} asks for {lacking}"
 
 
 @pytest.mark.parametrize("path", inner(FILES), ids=lambda path: path.stem)
