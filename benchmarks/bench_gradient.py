@@ -33,7 +33,7 @@ def prepare(count):
     case = bench_cases.table(count, seed=1)
     hierarchy, arrays = split(case.model, case.prepared), case.prepared.arrays
     key = jax.random.key(0)
-    start = prior_points(hierarchy, key, 1)[0]
+    start = prior_points(hierarchy, arrays, key, 1)[0]
     theta, z, _ = find_mode(hierarchy, arrays, start, key=key)
     return hierarchy, arrays, theta, z, settled.find(hierarchy, arrays, theta, z)
 

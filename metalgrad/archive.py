@@ -18,6 +18,7 @@ from metalgrad.headers import BLOCK
 
 CHUNK = 2**20  # bytes
 TIMEOUT = 60  # s without a byte
+ITS_OWN = 500  # status from which a failure is the server's, and may pass
 SUMS = re.compile(r"(Checksum|Datasum) verification failed")  # Astropy's words
 RAW = re.compile(r"jw\d{5}\d{6}_\d{5}_\d{5}(-seg\d+)?_(nrs[12])_uncal\.fits")
 
@@ -169,6 +170,8 @@ def _fetch(url, part, size, attempts, bar):
                 _append(url, part, begin, bar)
             return
         except requests.HTTPError as error:
+            if left and error.response.status_code >= ITS_OWN:
+                continue
             raise OSError(
                 f"{url} is refused ({error}); if it is not public yet, fetch it with "
                 f"your account and put it at {part.with_suffix('')}"

@@ -68,7 +68,8 @@ def gradient(task: dict, **_) -> dict:
     with jax.enable_x64(new_val=True):  # random numbers of 32 bits are others
         case = bench_cases.table(task["size"], task["seed"])
         hierarchy = split(case.model, case.prepared)
-        theta = np.asarray(prior_points(hierarchy, jax.random.key(0), 1)[0])
+        given = case.prepared.arrays
+        theta = np.asarray(prior_points(hierarchy, given, jax.random.key(0), 1)[0])
     with jax.enable_x64(new_val=task["bits"] == 64):
         kind = jnp.float64 if task["bits"] == 64 else jnp.float32
         arrays = jax.tree.map(lambda x: jnp.asarray(x, kind), case.prepared.arrays)

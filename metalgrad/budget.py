@@ -11,6 +11,7 @@ from math import comb
 
 import jax.numpy as jnp
 import numpy as np
+import xarray
 from astropy.table import Table
 
 from metalgrad import dust, lines
@@ -61,14 +62,14 @@ def variance_budget(posterior, *, calibration=None, attenuation=dust.calzetti) -
     ValueError
         If the field is another, or draws are too few.
     """
-    draws = _thin(posterior)
+    draws, flux = _pair(posterior)
     if {"central"} - {*draws.data_vars} or posterior.attrs["field"] not in FIELDS:
         raise ValueError(
             f"the field is {posterior.attrs['field']}; a budget is made for "
             f"{' and '.join(FIELDS)}: fit one of those beside it"
         )
     calibration = calibration or load_calibration(posterior.attrs["calibration"])
-    causes = _causes(posterior, draws, calibration, attenuation)
+    causes = _causes(posterior, draws, flux, calibration, attenuation)
     count = sum(values.shape[1] for values in causes.values())
     if draws.sizes["sample"] < LEAST * count:
         raise ValueError(
@@ -106,20 +107,17 @@ def tell(table) -> str:
     return "\n".join(said)
 
 
-def _thin(posterior):
-    """Draws that have fluxes beside them, (sample, ...)."""
-    kept = posterior["posterior_predictive"].dataset["model_flux"]
-    draws = posterior["posterior"].dataset
-    stride = draws.sizes["draw"] // kept.sizes["draw"]
-    some = draws.isel(draw=slice(0, stride * kept.sizes["draw"], stride))
-    return some.stack(sample=SAMPLE)
+def _pair(posterior):
+    """Draws that have fluxes beside them, and these, (sample, ...)."""
+    flux = posterior["posterior_predictive"].dataset["model_flux"]
+    both = xarray.align(posterior["posterior"].dataset, flux)
+    return tuple(one.stack(sample=SAMPLE) for one in both)
 
 
-def _causes(posterior, draws, calibration, attenuation):
+def _causes(posterior, draws, flux, calibration, attenuation):
     """Tell what each cause adds to means and slopes, (sample, number)."""
     radius = posterior["constant_data"]["radius"].values
-    flux = posterior["posterior_predictive"].dataset["model_flux"]
-    flux = flux.stack(sample=SAMPLE).transpose("sample", "spaxel", "line")
+    flux = flux.transpose("sample", "spaxel", "line")
     names = tuple(map(str, flux["line"].values))
     metallicity, ebv = (
         draws[name].transpose("sample", "spaxel").values.astype(float)
@@ -135,7 +133,7 @@ def _causes(posterior, draws, calibration, attenuation):
     shared, local = np.zeros((len(ebv), 0)), []
     if "shared_dispersion" in draws:
         shared = draws["shared_dispersion"].transpose("sample", "ratio").values
-    ratios = tuple(posterior.attrs["ratios"])
+    ratios = tuple(np.ravel(posterior.attrs["ratios"]))  # netCDF: one is no list
     common = _spread(calibration, ratios, metallicity, shared)
     for number, ratio in enumerate(ratios):
         if lines.ratio(ratio).lines <= {*names}:

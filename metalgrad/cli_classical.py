@@ -11,10 +11,10 @@ from astropy.io import fits
 
 from metalgrad.annular import annular_gradient
 from metalgrad.calibrations import load_calibration
+from metalgrad.columns import LINE_FLUX
 from metalgrad.cubes import Cube
 from metalgrad.files import NewFile, refuse_to_overwrite
 from metalgrad.linefit import DETECTED, fit_lines
-from metalgrad.linemaps import LINE_FLUX
 from metalgrad.options import (
     AIMLESS,
     Out,

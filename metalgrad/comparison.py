@@ -15,7 +15,8 @@ from metalgrad.checks import leave_one_out
 from metalgrad.groups import MC_ERROR, GroupsOut
 
 SPAXEL = "spaxel"
-NUMBERS = {"rtol": 1e-5, "atol": 1e-8}  # two machines compress alike to that
+# Two machines compress alike to so much of a number, and of the largest of all.
+ALIKE, LITTLE = 1e-5, 1e-8
 TELLS = 2.0  # standard errors
 SLIGHT = 4.0  # nats, below which no standard error is to be trusted, arXiv:2008.10296
 TINY = 1e-9
@@ -168,7 +169,10 @@ def check_same(identities: dict[str, dict]) -> None:
 def _alike(one, other):
     if not isinstance(one, np.ndarray | float):
         return one == other
-    return np.shape(one) == np.shape(other) and np.allclose(one, other, **NUMBERS)
+    if np.shape(one) != np.shape(other):
+        return False
+    largest = np.max(np.abs(one), where=np.isfinite(one), initial=0.0)
+    return np.allclose(one, other, rtol=ALIKE, atol=LITTLE * largest)
 
 
 def _show(what, value):

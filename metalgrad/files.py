@@ -20,6 +20,21 @@ def refuse_to_overwrite(path: Path, *, overwrite: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
+def refuse_to_replace(path: str | Path, *, overwrite: bool) -> None:
+    """Refuse to write where a file is, unless that is wanted.
+
+    Raises
+    ------
+    FileExistsError
+        If the file is there.
+    """
+    if Path(path).exists() and not overwrite:
+        raise FileExistsError(
+            f"{path} exists and is not replaced; choose another name or pass "
+            "overwrite=True"
+        )
+
+
 class NewFile:
     """Write beside ``path`` and move into place, so that no half file is left."""
 

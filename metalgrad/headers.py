@@ -20,7 +20,9 @@ ALIKE = 5.0  # deg, ours: of exposures that lie farther apart the PSF is a mixtu
 
 
 def read_whole(path) -> fits.HDUList:
-    """Read a whole FITS file, so that a truncated one cannot lose its DQ in silence.
+    """Read a whole FITS file, and refuse one that ends within an extension.
+
+    What ends between two of them cannot be told from one that never had more.
 
     Parameters
     ----------
@@ -39,9 +41,16 @@ def read_whole(path) -> fits.HDUList:
         raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
     except (EOFError, OSError, zlib.error):
         raw = b""
+    broken = f"{path} is no FITS file, or is truncated; fetch it again"
     if not raw.startswith(b"SIMPLE") or len(raw) % BLOCK:
-        raise ValueError(f"{path} is no FITS file, or is truncated; fetch it again")
-    return fits.HDUList.fromstring(raw)
+        raise ValueError(broken)
+    hdus = fits.HDUList.fromstring(raw)
+    try:
+        for hdu in hdus:
+            hdu.data  # noqa: B018  it is read when it is asked for
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        raise ValueError(broken) from error
+    return hdus
 
 
 def find_slices(hdus) -> u.Quantity | None:

@@ -156,7 +156,7 @@ def fit(
         outcome, marginal, told = sample(
             run, arrays, affines, keys[1::2], integrate=integrate, kept=kept, **settings
         )
-        widths = prior_sd(run.hierarchy)
+        widths = prior_sd(run.hierarchy, arrays)
         apart = split_density(run.hierarchy, arrays, outcome)
     outcome, marginal = trim(outcome, marginal, len(prepared))
     posterior = record(

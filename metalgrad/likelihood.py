@@ -11,6 +11,7 @@ whitened data, and ``κ_c`` the scale of the noise relative to the pipeline's er
 
 from dataclasses import dataclass, replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -223,7 +224,7 @@ class LineLikelihood:
         return self.precision(), np.einsum("srl,sr->sl", root, white)
 
 
-def find_told(root, white) -> Float[Array, " line"]:
+def find_told(root, white) -> Float[Array | np.ndarray, " line"]:
     """S/N squared of each line's mean flux.
 
     Parameters
@@ -231,9 +232,11 @@ def find_told(root, white) -> Float[Array, " line"]:
     root, white : array
         As of `LineLikelihood`.
     """
-    information = jnp.sum(jnp.square(root), axis=(0, 1))
-    toward = jnp.einsum("srl,sr->l", root, white)
-    return toward**2 / jnp.where(information > 0, information, 1.0)
+    # Not in single precision: fluxes of 1e-17 would be infinite here.
+    xp = jnp if isinstance(white, jax.Array) else np
+    information = xp.sum(root**2, axis=(0, 1))
+    toward = xp.einsum("srl,sr->l", root, white)
+    return toward**2 / xp.where(information > 0, information, 1.0)
 
 
 def from_line_maps(maps) -> LineLikelihood:

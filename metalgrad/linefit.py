@@ -17,6 +17,7 @@ import numpy as np
 from astropy.table import Column, Table
 from jaxtyping import Float, Int
 
+from metalgrad.columns import LINE_FLUX
 from metalgrad.complexes import (
     MAX_VELOCITY,
     WIDTHS,
@@ -24,7 +25,7 @@ from metalgrad.complexes import (
     fit_complexes,
     within,
 )
-from metalgrad.linemaps import LINE_FLUX, LineMaps
+from metalgrad.linemaps import LineMaps
 from metalgrad.lsf import LSF, prism
 from metalgrad.spaxels import Spaxels
 

@@ -1,9 +1,7 @@
 """The other door: line fluxes that somebody else has measured, as tables or maps."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 
 import astropy.units as u
@@ -14,11 +12,7 @@ from astropy.table import Column, Table
 from astropy.wcs import WCS
 from jaxtyping import Float, Int
 
-from metalgrad import geometry, recipes
-
-LINE_FLUX = u.Unit(1e-20 * u.erg / u.s / u.cm**2)
-RA_DEC = "ra", "dec"
-_PER_SPAXEL = re.compile(r"[ /*.]*(spaxel|pixel|pix)\b(\^?-1)?")
+from metalgrad import columns, recipes
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +26,7 @@ class LineMaps:
     ----------
     lines : tuple of str
     flux : array, (spaxel, line)
-        Flux [1e-20 erg/s/cm2, or relative if the input had no units]; 0 where the line
-        was not measured.
+        Flux [``flux_unit``]; 0 where the line was not measured.
     error : array, (spaxel, line)
         Its standard deviation; inf where the line was not measured.
     position : array, (spaxel, 2)
@@ -41,6 +34,8 @@ class LineMaps:
         known all spaxels lie on the major axis, and only radial models make sense.
     radius_unit : str
         "kpc", "arcsec", or "R_e" for multiples of the effective radius.
+    flux_unit : str
+        Empty where fluxes are relative, for what was read had no units.
     index : array of int, (spaxel, 2), or None
         Row and column (y, x) of each spaxel, where known.
     shape : (int, int) or None
@@ -60,6 +55,7 @@ class LineMaps:
     error: Float[np.ndarray, "spaxel line"]
     position: Float[np.ndarray, "spaxel 2"]
     radius_unit: str
+    flux_unit: str = str(columns.LINE_FLUX)
     index: Int[np.ndarray, "spaxel 2"] | None = None
     shape: tuple[int, int] | None = None
     header: str = ""
@@ -122,32 +118,32 @@ class LineMaps:
         ValueError
             If a line, its error or every position is missing, two columns give the
             same line, units are wrong or given to some columns only, an error is zero
-            or negative, or no spaxel is left.
+            or negative, a row or column is no number from 0, or no spaxel is left.
         """
         table = Table(table if isinstance(table, Table) else Table.read(table))
         found = recipes.find(table.colnames, lines)
         names = [key for members in found.values() for pair in members for key in pair]
-        flux, error = recipes.add_up(found, _strip_units(table, names))
-        position, unit = _positions(table, target, radius)
+        fluxes, flux_unit = columns.read_fluxes(table, names)
+        flux, error = recipes.add_up(found, fluxes)
+        position, unit = columns.find_positions(table, target, radius)
         keep = np.isfinite(error).any(axis=1) & np.isfinite(position).all(axis=1)
         if not keep.any():
             raise ValueError(
                 f"no spaxel is left of {len(keep)}, for none has a position and a line "
                 "measured; check the columns, or the radius of the target"
             )
-        index = shape = None
-        if {"iy", "ix"} <= set(table.colnames):
-            index = np.stack([table["iy"], table["ix"]], axis=-1).astype(int)
-            shape = tuple(int(size) for size in index.max(axis=0) + 1)
+        index, shape = columns.find_index(table, keep)
         return cls(
             lines=tuple(found),
             flux=flux[keep],
             error=error[keep],
             position=position[keep],
             radius_unit=unit,
-            index=None if index is None else index[keep],
+            flux_unit=flux_unit,
+            index=index,
             shape=shape,
             target="" if target is None else target.name,
+            effective_radius=getattr(target, "effective_radius", None),
             dropped=int(np.sum(~keep)),
         )
 
@@ -160,8 +156,9 @@ class LineMaps:
         Parameters
         ----------
         maps : mapping of str to (flux, error) or path
-            For each line two arrays (y, x), or Quantities; or a FITS file with images
-            FLUX (or SCI, or the first) and ERR (or ERROR), in the units of BUNIT.
+            For each line two arrays (y, x), masked or not, or Quantities; or a FITS
+            file with images FLUX (or SCI, or the first) and ERR (or ERROR), in the
+            units of BUNIT.
         target : Target
             The galaxy; all its geometry is used.
         wcs : WCS or None
@@ -200,81 +197,11 @@ class LineMaps:
         return replace(taken, shape=shapes[0], header=header)
 
 
-def _column(column):
-    """Plain floats, NaN where masked."""
-    return np.ma.filled(np.ma.asarray(column).astype(float), np.nan)
-
-
-def _strip_units(table, names):
-    """Plain floats in the internal unit, or all of them as they are without units."""
-    bare = [name for name in names if table[name].unit in (None, "")]
-    if bare and len(bare) < len(names):
-        raise ValueError(
-            f"the fluxes and errors {bare} have no unit while others have one; give "
-            "units to all of them, or to none"
-        )
-    scale = {k: 1.0 if bare else _to_line_flux(table[k].unit, k) for k in names}
-    return {name: _column(table[name]) * factor for name, factor in scale.items()}
-
-
-def _to_line_flux(unit, name):
-    # Surveys write "per spaxel", which changes nothing here, and several slashes.
-    top, *under = re.sub(_PER_SPAXEL, "", str(unit)).split("/")
-    try:
-        return (u.Unit(top) / prod(map(u.Unit, under), start=u.one)).to(LINE_FLUX)
-    except (TypeError, ValueError) as problem:
-        raise ValueError(
-            f"the flux {name} has the unit {unit} where a flux, erg / (s cm2), is "
-            "expected; convert it, or remove the units of all lines"
-        ) from problem
-
-
-def _positions(table, target, radius):
-    """Coordinates in the plane of the disc, (spaxel, 2), and their unit."""
-    names = set(table.colnames)
-    if radius in names:
-        along, unit = _length(table[radius], target)
-        return np.stack([along, np.zeros_like(along)], axis=-1), unit
-    if set(RA_DEC) <= names and target is not None:
-        sky = [_column(table[k]) * (table[k].unit or u.deg).to(u.deg) for k in RA_DEC]
-        return _plane(*sky, target) * target.kpc_per_arcsec, "kpc"
-    if {"x", "y"} <= names:
-        (along, unit), (across, other) = (_length(table[k], target) for k in ("x", "y"))
-        if unit == other:
-            return np.stack([along, across], axis=-1), unit
-    raise ValueError(
-        f"the table has no positions among {', '.join(table.colnames)}; give it "
-        f"{radius}, or ra and dec and a target, or x and y in one unit"
-    )
-
-
-def _length(column, target):
-    unit, values = column.unit, _column(column)
-    if unit is None or unit == u.dimensionless_unscaled:
-        return values, "R_e"
-    if unit.is_equivalent(u.kpc):
-        return values * unit.to(u.kpc), "kpc"
-    if unit.is_equivalent(u.arcsec):
-        values = values * unit.to(u.arcsec)
-        return (values * target.kpc_per_arcsec, "kpc") if target else (values, "arcsec")
-    raise ValueError(
-        f"the column {column.name} has the unit {unit} where a length, an angle or "
-        "none (effective radii) is expected; convert it"
-    )
-
-
-def _plane(ra, dec, target):
-    """Coordinates in the plane of the disc [arcsec], (*shape, 2), from degrees."""
-    centre = target.centre.icrs
-    offset = geometry.sky_offset(ra, dec, (centre.ra.deg, centre.dec.deg))
-    return geometry.deproject(offset, target.axis_ratio, target.position_angle)
-
-
 def _aperture(target, wcs, shape):
     """Disc-plane coordinates [arcsec], (y, x, 2), and which spaxels to take, (y, x)."""
     pixels = np.meshgrid(np.arange(shape[1]), np.arange(shape[0]))
     sky = SkyCoord(wcs.pixel_to_world(*pixels)).icrs
-    plane = _plane(sky.ra.deg, sky.dec.deg, target)
+    plane = columns.find_plane(sky.ra.deg, sky.dec.deg, target)
     inside = np.hypot(plane[..., 0], plane[..., 1]) <= target.radius
     for where, radius in target.masks:
         inside &= sky.separation(where).arcsec > radius
@@ -284,8 +211,7 @@ def _aperture(target, wcs, shape):
 def _read_map(given):
     """Flux and error, each as (values, unit), and the WCS that came with them."""
     if not isinstance(given, str | Path):
-        pair = [(getattr(v, "value", v), getattr(v, "unit", None)) for v in given]
-        return *pair, None
+        return *((columns.plain(v), getattr(v, "unit", None)) for v in given), None
     with fits.open(given) as hdus:
         images = [hdu for hdu in hdus if hdu.is_image and hdu.data is not None]
         flux = [h for h in images if h.name in ("FLUX", "SCI")] or images

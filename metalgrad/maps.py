@@ -11,7 +11,8 @@ from jaxtyping import Float, Shaped
 from xarray import DataArray, DataTree
 
 from metalgrad import geometry
-from metalgrad.linemaps import LINE_FLUX
+from metalgrad.columns import LINE_FLUX
+from metalgrad.files import NewFile, refuse_to_replace
 
 SAMPLE = ("chain", "draw")
 # The line whose brightness shows the gas best: the first that was fitted.
@@ -211,11 +212,7 @@ def write_maps(
         If the fit has no rows and columns of spaxels.
     """
     images = lay_out(posterior) if images is None else images
-    if Path(path).exists() and not overwrite:
-        raise FileExistsError(
-            f"{path} exists and is not replaced; choose another name or pass "
-            "overwrite=True"
-        )
+    refuse_to_replace(path, overwrite=overwrite)
     wcs = celestial(posterior)
     header = fits.Header() if wcs is None else wcs.to_header()
     hdus = [fits.PrimaryHDU(header=_provenance(posterior.attrs))]
@@ -223,7 +220,8 @@ def write_maps(
         image = fits.ImageHDU(values.astype(np.float32), header, name)
         image.header["BUNIT"] = (unit, said)
         hdus.append(image)
-    fits.HDUList(hdus).writeto(path, overwrite=overwrite)
+    with NewFile(path) as fresh:
+        fits.HDUList(hdus).writeto(fresh)
 
 
 def _shown(flux):

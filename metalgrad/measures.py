@@ -1,6 +1,7 @@
 """What can be measured of a fit's draws: their number, their agreement, their reach."""
 
 import warnings
+from itertools import cycle
 
 import numpy as np
 import xarray
@@ -66,7 +67,8 @@ def spaxel_name(posterior, number) -> str:
 def prior_ratios(posterior, draws) -> dict[str, float]:
     """Divide sd of `galaxy_draws` by the prior's; NaN for what has no prior."""
     attrs = {n: v.attrs for n, v in posterior["posterior"].data_vars.items()}
-    prior = {n: attrs[n.partition("[")[0]].get("prior_sd", np.nan) for n in draws}
+    known = {n: cycle(np.ravel(a.get("prior_sd", np.nan))) for n, a in attrs.items()}
+    prior = {n: next(known[n.partition("[")[0]]) for n in draws}
     return {n: float(np.std(values) / prior[n]) for n, values in draws.items()}
 
 

@@ -58,7 +58,7 @@ def find_branches(
         If no start led to a mode.
     """
     key_points, key_modes = jax.random.split(key)
-    points = prior_points(hierarchy, key_points, starts)
+    points = prior_points(hierarchy, arrays, key_points, starts)
     return [mode[:2] for mode in descend(hierarchy, arrays, points, key_modes)]
 
 

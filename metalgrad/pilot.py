@@ -98,7 +98,7 @@ def first_guess(hierarchy: Hierarchy, arrays, key, starts: int = 6) -> list[tupl
     ValueError
         If no start led to a mode.
     """
-    points = prior_points(hierarchy, key, starts)
+    points = prior_points(hierarchy, arrays, key, starts)
     z = jnp.zeros((1, hierarchy.sizes[1]))
     told = _find_told(hierarchy, arrays, points[0], z)
     climb = partial(climb_down, hierarchy, arrays, told=told)

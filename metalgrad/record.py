@@ -8,6 +8,8 @@ import numpy as np
 from scipy.stats import circmean
 from xarray import DataTree
 
+from metalgrad.columns import LINE_FLUX
+
 UNITS = {
     "slope": "dex / {length}",
     "level": "12 + log(O/H)",
@@ -28,9 +30,9 @@ UNITS = {
     "typical_ratio": "dex",
     "reddening": "mag",
     "ebv": "mag",
-    "line_flux": "1e-20 erg / s / cm2",
-    "line_flux_error": "1e-20 erg / s / cm2",
-    "model_flux": "1e-20 erg / s / cm2",
+    "line_flux": "{flux}",
+    "line_flux_error": "{flux}",
+    "model_flux": "{flux}",
     "radius": "{length}",
     "position": "{length}",
 }
@@ -39,6 +41,7 @@ MAPS = ("metallicity", "ebv")
 ANGLE = "dipole_angle"
 SPREADS = {"noise_scale", "clumpiness"}
 TOTAL = "total_log_likelihood"  # not among what leave-one-out sums up
+FLUXES = 10  # of so many draws of which all latents are kept, one has fluxes
 LN10 = np.log(10)
 
 
@@ -58,7 +61,7 @@ def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> Dat
         Log likelihood with each spaxel's own latents integrated out; recorded relative
         to `saturated`.
     prior_sd : dict
-        Prior standard deviation of each of the galaxy's sites.
+        Prior standard deviation of each of the galaxy's sites, number by number.
     seed : int
 
     Returns
@@ -76,7 +79,10 @@ def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> Dat
         sites[ANGLE] = unwrap(sites[ANGLE])
     flux, error = likelihood.best_flux()
     error = error / np.sqrt(likelihood.inflation)  # that of a spaxel by itself
-    length = getattr(data, "radius_unit", "kpc")
+    units = {
+        "length": getattr(data, "radius_unit", "kpc"),
+        "flux": getattr(data, "flux_unit", str(LINE_FLUX)),
+    }
     constant = {
         "line_flux_error": error,
         "radius": np.hypot(*np.asarray(likelihood.position).T),
@@ -104,13 +110,15 @@ def record(model, data, likelihood, outcome, marginal, *, prior_sd, seed) -> Dat
             "source": list(getattr(model.field, "places", ())),
         },
         attrs={
-            "/": _provenance(model, data, likelihood, seed, length)
+            "/": _provenance(model, data, likelihood, seed, units["length"])
             | {"fixed": json.dumps(fixed)}
         },
     )
-    drawn = outcome["every"] * np.arange(tree[TOTAL].sizes["draw"])
-    tree[TOTAL] = tree[TOTAL].dataset.assign_coords(draw=drawn)  # as in the posterior
-    _annotate(tree, length, prior_sd)
+    for group, every in ((TOTAL, 1), ("posterior_predictive", FLUXES)):
+        kept = tree[group].dataset
+        drawn = outcome["every"] * every * np.arange(kept.sizes["draw"])
+        tree[group] = kept.assign_coords(draw=drawn)  # as in the posterior
+    _annotate(tree, units, prior_sd)
     return tree
 
 
@@ -197,11 +205,11 @@ def _version(name):
         return "not installed"
 
 
-def _annotate(tree, length, prior_sd):
+def _annotate(tree, units, prior_sd):
     for group in tree.children.values():
         for name, variable in group.data_vars.items():
             if name in UNITS:
-                variable.attrs["units"] = UNITS[name].format(length=length)
+                variable.attrs["units"] = UNITS[name].format(**units)
             elif name.startswith("mean_"):
                 variable.attrs["units"] = "dex"
             if group.name == "posterior" and name in prior_sd:
@@ -218,8 +226,8 @@ def replicate(likelihood, outcome, seed):
     """
     rng = np.random.default_rng(seed)
     kept, sites = outcome["kept"], outcome["sites"]
-    flux = kept["line_flux"][:, ::10].astype(float)
-    stride = outcome["every"] * 10
+    flux = kept["line_flux"][:, ::FLUXES].astype(float)
+    stride = outcome["every"] * FLUXES
     some = {
         name: sites[name][:, ::stride][:, : flux.shape[1]]
         for name in SPREADS & {*sites}

@@ -8,8 +8,8 @@ from astropy.wcs import WCS
 from xarray import DataTree
 
 from metalgrad import lines, maps, panels
+from metalgrad.columns import LINE_FLUX
 from metalgrad.linefit import DETECTED
-from metalgrad.linemaps import LINE_FLUX
 from metalgrad.sizes import continuum_map
 
 DENSITY = r"$10^{-20}$ erg s$^{-1}$ cm$^{-2}$ µm$^{-1}$"

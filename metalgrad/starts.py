@@ -13,20 +13,26 @@ from metalgrad.hierarchy import Hierarchy
 DRAWS = 1000  # of the prior, for its widths and quantiles
 
 
-def prior_sd(hierarchy: Hierarchy, draws: int = DRAWS) -> dict[str, float]:
-    """Prior standard deviation of each of the galaxy's sites."""
-    _, values = _draw(hierarchy, jax.random.split(jax.random.key(0), draws))
-    return {name: float(np.std(values[name])) for name in hierarchy.galaxy_names}
+def prior_sd(hierarchy: Hierarchy, arrays, draws: int = DRAWS) -> dict:
+    """Prior standard deviation of each of the galaxy's sites, number by number.
+
+    Data have a part in priors: the typical ratios are about those of the metallicities
+    where there are spaxels.
+    """
+    _, values = _draw(hierarchy, arrays, jax.random.split(jax.random.key(0), draws))
+    return {name: np.std(values[name], axis=0) for name in hierarchy.galaxy_names}
 
 
-def prior_points(hierarchy: Hierarchy, key, count: int) -> Float[Array, "point galaxy"]:
+def prior_points(
+    hierarchy: Hierarchy, arrays, key, count: int
+) -> Float[Array, "point galaxy"]:
     """Return ``theta`` at the prior's median, then at draws from the prior.
 
     Levels of metallicity are spread evenly over their prior, lest all starts should lie
     on one branch of a calibration.  An amplitude whose sign is free has a median of 0,
     which by symmetry is stationary: no place to start, as its median size is.
     """
-    draws = np.asarray(_draw(hierarchy, jax.random.split(key, DRAWS))[0])
+    draws = np.asarray(_draw(hierarchy, arrays, jax.random.split(key, DRAWS))[0])
     median = np.median(np.where(hierarchy.is_signed, np.abs(draws), draws), axis=0)
     places = (np.arange(count - 1) + 0.5) / max(count - 1, 1)
     spread = np.quantile(draws, places, axis=0)
@@ -35,12 +41,13 @@ def prior_points(hierarchy: Hierarchy, key, count: int) -> Float[Array, "point g
 
 
 @partial(jax.jit, static_argnums=0)
-def _draw(hierarchy, keys):
+def _draw(hierarchy, arrays, keys):
     """Draw ``theta``, (draw, galaxy), and the values of the sites behind it."""
+    data = hierarchy.data.with_arrays(arrays)
 
     def one(key):
         seeded = handlers.seed(hierarchy.model, key)
-        trace = handlers.trace(seeded).get_trace(hierarchy.data)
+        trace = handlers.trace(seeded).get_trace(data)
         values = {name: site["value"] for name, site in trace.items()}
         each = hierarchy.galaxy.items()
         theta = [transform.inv(values[n]).reshape(-1) for n, (_, transform) in each]

@@ -34,6 +34,13 @@ def strict_ranks(request):
         yield
 
 
+@pytest.fixture(scope="module")
+def double_precision():
+    """Compute in double precision, in modules that are marked to use it."""
+    with jax.enable_x64(new_val=True):
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared():
     """Real data kept beside the checkout, too large to be a part of it."""

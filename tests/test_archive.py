@@ -79,7 +79,9 @@ class Mast(BaseHTTPRequestHandler):
         begin = self.headers.get("Range") if self.server.ranges else None
         begin = int(begin.removeprefix("bytes=").removesuffix("-")) if begin else 0
         self.server.begun.append(begin)
-        self.send_response(self.server.status or (206 if begin else 200))
+        passing = self.server.passing.pop(0) if self.server.passing else None
+        status = self.server.status or passing
+        self.send_response(status or (206 if begin else 200))
         self.send_header("Content-Length", str(len(whole) - begin))
         self.end_headers()
         cut = self.server.cuts.pop(0) if self.server.cuts else None
@@ -98,6 +100,7 @@ def mast(monkeypatch):
         server.files = {name: content(k) for k, name in enumerate(NAMES)}
         server.asked, server.begun, server.cuts = [], [], []
         server.known, server.ranges, server.status = 1, True, None
+        server.passing = []
         url = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr(PortalAPI, "MAST_REQUEST_URL", f"{url}/api/v0/invoke")
         columns = f"{url}/portal/Mashup/Mashup.asmx/columnsconfig"
@@ -212,6 +215,15 @@ def test_a_refusal_is_told(mast, listed, tmp_path):
     mast.status = 401
     with pytest.raises(OSError, match=r"is refused \(401.*not public yet"):
         archive.download(listed, tmp_path, quiet=True)
+
+
+def test_a_server_in_trouble_is_asked_again(mast, listed, tmp_path):
+    mast.passing = [503, 502]
+    paths = archive.download(listed[:1], tmp_path, quiet=True)
+    assert paths[0].read_bytes() == mast.files[NAMES[0]]
+    mast.status = 503
+    with pytest.raises(OSError, match=r"is refused \(503"):
+        archive.download(listed[1:2], tmp_path, quiet=True, attempts=2)
 
 
 def test_without_astroquery_there_is_a_cure(monkeypatch):

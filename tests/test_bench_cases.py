@@ -1,4 +1,3 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,11 +8,7 @@ from metalgrad import bench_cases
 from metalgrad.lsf import prism
 from metalgrad.windows import find_complexes
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    with jax.enable_x64(new_val=True):
-        yield
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A latent seen through a softplus: against minimisers of SciPy, and by quadrature."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,14 +7,10 @@ from scipy import integrate, optimize, stats
 
 from metalgrad import bends, dust
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 MEDIANS = [0.003, 0.1, 0.4, 2.0]
 SCATTERS = [0.0, 0.05, 0.5, -1.0, 1.5]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 def value(mean, amplitude, z):

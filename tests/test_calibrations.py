@@ -11,18 +11,14 @@ from numpy.testing import assert_allclose
 from metalgrad import cards, lines
 from metalgrad.calibrations import DIFFERENCES, Relation, load_calibration
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 PAIRS = [
     (name, ratio)
     for name in cards.names("calibrations")
     for ratio in load_calibration(name).ratios
 ]
 every_relation = pytest.mark.parametrize(("name", "ratio"), PAIRS)
-
-
-@pytest.fixture(autouse=True)
-def double():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 def relation(name, ratio):

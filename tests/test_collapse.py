@@ -13,6 +13,8 @@ from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.model import LineData
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 SPAXELS, LINES, LATENTS = 6, 3, 2
 RNG = np.random.default_rng(3)
 GALAXY = RNG.normal(size=(LINES,))  # how fluxes move with the galaxy's parameter,
@@ -20,12 +22,6 @@ SPAXEL = RNG.normal(size=(LATENTS, LINES))  # with a spaxel's
 CONSTANT = RNG.normal(size=(SPAXELS, LINES))
 PRIOR = (0.7, 1.5)
 LEVEL = 1.1
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -117,6 +117,14 @@ def test_other_data_are_refused(other, words):
         mg.compare({"a": fit(), "b": other})
 
 
+def test_other_fluxes_are_refused_in_any_unit():
+    tiny = {"flux": 1e-17 * FLUX, "error": 1e-18 * FLUX}
+    other = tiny | {"flux": 1e-17 * (FLUX + 0.01)}
+    assert mg.compare({"a": fit(**tiny), "b": fit(**tiny)}) is not None
+    with pytest.raises(ValueError, match="their flux differ"):
+        mg.compare({"a": fit(**tiny), "b": fit(**other)})
+
+
 def test_other_groups_are_refused():
     with pytest.raises(ValueError, match=r"groups differ: 3 of 30 .*and 4 of 30"):
         mg.compare({"a": left_out([1, 2, 3]), "b": left_out([1, 2, 3, 4])})

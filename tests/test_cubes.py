@@ -10,6 +10,7 @@ from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 
 from metalgrad.cubes import FLUX_DENSITY, Cube
+from metalgrad.headers import BLOCK
 
 WAVE, Y, X = 6, 4, 5
 AREA = 5.876e-14  # sr, the pipeline's value for 0.05 arcsec
@@ -180,6 +181,7 @@ def test_table_of_a_linear_cube_is_not_needed(path):
         ("ERR", np.inf, False),
         ("ERR", 0.0, False),
         ("WMAP", 0.0, False),
+        ("WMAP", np.nan, False),
     ],
 )
 def test_one_voxel(path, extension, value, good):
@@ -399,7 +401,32 @@ def two_spectra():
     return hdus
 
 
+def other(extension, data):
+    hdus = s3d()
+    hdus[extension].data = data
+    return hdus
+
+
+def pipelines(*lost):
+    """A cube that says that the pipeline made it."""
+    hdus = s3d()
+    hdus[0].header["CAL_VER"] = "1.14.0"
+    for name in lost:
+        del hdus[name]
+    return hdus
+
+
 BAD = {
+    "oblong": (s3d(CDELT1=0.1 / 3600), "spaxels of 0.1 x 0.05 arcsec where square"),
+    "lost flags": (pipelines("DQ"), r"\(CAL_VER\) and has no extension DQ"),
+    "flags elsewhere": (
+        other("DQ", np.zeros((WAVE, X, Y), np.uint32)),
+        r"DQ of shape \(6, 5, 4\) and type .* where \(6, 4, 5\) of integers",
+    ),
+    "flags in floats": (
+        other("DQ", np.zeros((WAVE, Y, X), np.float32)),
+        r"DQ of shape \(6, 4, 5\) and type .*f.* where .* of integers",
+    ),
     "no SCI": (
         without("SCI"),
         r"no extension SCI .* among PRIMARY, ERR, DQ, WMAP; pass",
@@ -443,3 +470,33 @@ def test_errors_name_the_file_and_the_cure(path, case):
     hdus, words = BAD[case]
     with pytest.raises(ValueError, match=rf"cube_s3d.fits .*{words}"):
         read(hdus, path)
+
+
+def test_a_part_of_a_cube_is_no_cube(path):
+    """Wherever it was cut, but behind all that tells which voxels are good."""
+    whole = pipelines()
+    expected = read(whole, path).good
+    raw = path.read_bytes()
+    with fits.open(path) as hdus:
+        without_weights = hdus.fileinfo("WMAP")["hdrLoc"]
+    for cut in range(0, len(raw), BLOCK):
+        path.write_bytes(raw[:cut])
+        if cut == without_weights:
+            assert (Cube.read(path).good == expected).all()
+            continue
+        with pytest.raises(ValueError, match=r"truncated|no extension|no good voxel"):
+            Cube.read(path)
+
+
+def test_a_write_that_fails_leaves_what_was_there(path, monkeypatch):
+    cube = read(s3d(), path)
+    before = path.read_bytes()
+
+    def fail(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(fits.HDUList, "writeto", fail)
+    with pytest.raises(OSError, match="no space left"):
+        cube.write(path, overwrite=True)
+    assert path.read_bytes() == before
+    assert [*path.parent.iterdir()] == [path]

@@ -15,18 +15,14 @@ from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.model import LineData
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 SPAXELS, LINES, GALAXY, LATENTS = 5, 3, 3, 2
 RNG = np.random.default_rng(6)
 BY_GALAXY = RNG.normal(size=(SPAXELS, LINES, GALAXY))
 BY_SPAXEL = RNG.normal(size=(LINES, LATENTS))
 CONSTANT = RNG.normal(size=(SPAXELS, LINES))
 MEAN, SD = np.array([0.5, -1.0, 0.3]), np.array([1.5, 0.8, 0.8])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -25,15 +25,11 @@ from metalgrad.starts import prior_points, prior_sd
 from metalgrad.supports import Probit
 from metalgrad.textures import Spaxelwise
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 SPAXELS = 5
 LINES = ("OII", "Hbeta", "OIII", "NII", "Halpha")
 LEAST_RED = 0.3 / 6  # a sixth of its prior's scale: where its softplus bends
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 def tables():
@@ -294,7 +290,7 @@ def test_sites_are_every_latent_and_deterministic_one(hierarchy):
 
 
 def test_prior_points_begin_at_the_median(priors):
-    found = prior_points(priors, jax.random.key(0), 3)
+    found = prior_points(priors, priors.data.arrays, jax.random.key(0), 3)
     assert found.shape == (3, priors.sizes[0])
     z = jnp.zeros((SPAXELS, priors.sizes[1]))
     values = priors.unpack(found[0], z)[0]
@@ -308,7 +304,7 @@ def test_prior_points_begin_at_the_median(priors):
 
 
 def test_prior_sd_is_that_of_the_priors(priors):
-    found = prior_sd(priors, 4000)
+    found = prior_sd(priors, priors.data.arrays, 4000)
     np.testing.assert_allclose(found["level"], 0.5, rtol=0.05)
     np.testing.assert_allclose(found["rho"], 12**-0.5, rtol=0.05)
     half = 0.3 * np.sqrt(1 - 2 / np.pi)

@@ -17,15 +17,11 @@ from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.observation import LineData
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 SPAXELS = 4000
 SCATTER, TURN, WIDTH = 0.8, 0.15, 0.2
 SCALES = np.array([1.0, 2.0])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 def predict(lead, follow):

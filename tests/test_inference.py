@@ -94,6 +94,19 @@ def test_provenance_is_kept(posterior):
     assert posterior.posterior["slope"].attrs["prior_sd"] == pytest.approx(0.2, rel=0.1)
 
 
+def test_widths_of_priors_are_those_for_these_data(posterior, model, maps):
+    """Typical ratios are drawn about those of the metallicities where spaxels are."""
+    rng, count = np.random.default_rng(5), 20_000
+    middle = np.mean(maps.radius) - posterior.attrs["pivot"]
+    typical = rng.normal(8.0, 0.5, count) + middle * rng.normal(0.0, 0.2, count)
+    names = tuple(posterior.attrs["ratios"])
+    mean, dispersion = model.calibration.predict(names, jnp.asarray(typical))
+    shared = np.sqrt(rng.uniform(size=count)) * rng.normal(size=(len(names), count))
+    expected = (mean + dispersion * shared.T).std(axis=0)
+    found = posterior.posterior["typical_ratio"].attrs["prior_sd"]
+    np.testing.assert_allclose(found, expected, rtol=0.1)
+
+
 def test_it_can_be_written_and_read_back(posterior, tmp_path):
     path = tmp_path / "posterior.nc"
     posterior.to_netcdf(path, engine="h5netcdf")
@@ -172,6 +185,7 @@ def test_total_log_likelihood_is_that_of_all_fluxes(posterior, maps):
     total = posterior["total_log_likelihood"]["line_data"][:, ::10]
     np.testing.assert_allclose(total, density.sum(axis=(2, 3)), rtol=1e-4)
     assert list(total["draw"].values) == list(range(0, SETTINGS["draws"], 10))
+    assert list(drawn["draw"].values) == list(total["draw"].values)
 
 
 def test_the_seed_is_all_the_randomness(model, maps, posterior):

@@ -29,7 +29,8 @@ LAYERS = {
         "likelihood",
     },
     "stars": {"stars"},
-    "headers": {"headers"},
+    "headers": {"headers", "columns"},
+    "layouts": {"layouts"},
     "data": {
         "targets",
         "cubes",
@@ -124,6 +125,7 @@ ORDER = list(LAYERS)
 HOMES = {
     "astropy": {
         "headers",
+        "layouts",
         "data",
         "line fits",
         "replicas",

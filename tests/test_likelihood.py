@@ -14,18 +14,14 @@ from scipy.stats import multivariate_normal, norm
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.normal import normal_equations, whiten
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 RNG = np.random.default_rng(19)
 LINES = ("OII", "NeIII", "Hbeta", "OIII", "Halpha")
 COMPLEXES = (("OII", "NeIII"), ("Hbeta", "OIII"), ("Halpha",))
 OWNER = np.array([0, 0, 1, 1, 2])
 PIXELS = (12, 9, 11)
 SPAXELS = 4
-
-
-@pytest.fixture(autouse=True)
-def double():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +219,16 @@ def test_typical_flux_is_the_mean_or_its_error():
     maps.flux[:, 1] *= -1
     error = weight.sum() ** -0.5
     assert_allclose(10 ** from_line_maps(maps).typical[1], error)
+
+
+def test_what_is_told_hangs_on_no_unit():
+    """Nor overflows: 1 / 1e-20 squared is no number in single precision."""
+    maps = line_maps()
+    scaled = {"flux": 1e-20 * maps.flux, "error": 1e-20 * maps.error}
+    tiny = SimpleNamespace(**(vars(maps) | scaled))
+    with jax.enable_x64(new_val=False):
+        told = from_line_maps(tiny).told
+    assert_allclose(told, from_line_maps(maps).told)
 
 
 WRONG = [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan), (1.0, 0.0), (1.0, -2.0)]

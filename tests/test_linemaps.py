@@ -8,6 +8,7 @@ import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Table
+from astropy.utils.masked import Masked
 from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -46,7 +47,7 @@ def test_relative_fluxes_in_effective_radii():
     assert_allclose(maps.flux, [[1, 3], [0, -0.5], [0, 7]])
     assert_allclose(maps.error, [[0.1, 0.2], [np.inf, 0.4], [np.inf, 0.3]])
     assert_allclose(maps.radius, [0.1, 0.7, 2.0])
-    assert maps.radius_unit == "R_e"
+    assert (maps.radius_unit, maps.flux_unit) == ("R_e", "")
     assert (len(maps), maps.dropped) == (3, 0)
     assert maps.index is None
     assert maps.shape is None
@@ -316,3 +317,39 @@ def test_errors_of_maps(target, tmp_path):
     fits.PrimaryHDU(good["OIII"][0]).writeto(path)
     with pytest.raises(ValueError, match=r"flux.fits has no image ERR or ERROR among"):
         LineMaps.from_maps({"OIII": path}, target)
+
+
+def test_what_maps_mask_is_not_measured(target):
+    """In whatever way: NumPy's masked arrays, Astropy's, NaN."""
+    flux, error = np.full((Y, X), 7.0), np.full((Y, X), 0.5)
+    lost = np.zeros((Y, X), bool)
+    lost[2, 5] = True
+    wcs, bare = sky(), (np.where(lost, np.nan, flux), error)
+    masked = np.ma.array(np.where(lost, 1e20, flux), mask=lost), error
+    quantity = Masked(np.where(lost, 1e20, flux), lost) * UNIT, error * UNIT
+    expected = LineMaps.from_maps({"OIII": bare}, target, wcs)
+    assert expected.dropped == 1
+    for given, factor in ((masked, 1.0), (quantity, 1e4)):
+        found = LineMaps.from_maps({"OIII": given}, target, wcs)
+        assert_allclose(found.flux, factor * expected.flux)
+        assert_array_equal(found.index, expected.index)
+
+
+def test_rows_and_columns_are_numbers_from_0():
+    for wrong in (-1, 0.5, np.nan, np.ma.masked):
+        rows = MaskedColumn([0.0, 1.0, 2.0])
+        rows[1] = wrong
+        with pytest.raises(ValueError, match=r"iy is .* in row 1 .*whole numbers"):
+            LineMaps.from_table(make_table(iy=rows, ix=[0, 1, 2]))
+    # That of a spaxel which is dropped does not count.
+    table = make_table(iy=[0, 7, 1], ix=[0, -1, 2])
+    table["Ha"][1] = np.nan
+    maps = LineMaps.from_table(table)
+    assert_array_equal(maps.index, [[0, 0], [1, 2]])
+    assert maps.shape == (2, 3)
+
+
+def test_the_size_of_the_target_goes_along(target):
+    target = replace(target, effective_radius=0.8)
+    assert LineMaps.from_table(make_table(), target=target).effective_radius == 0.8
+    assert LineMaps.from_table(make_table()).effective_radius is None

@@ -1,12 +1,13 @@
 """Lines, and the chains of ratios that set them: against plain arithmetic."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from metalgrad import cards, lines
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 RNG = np.random.default_rng(31)
 
@@ -41,12 +42,6 @@ CHAINS = [
     ("Rhat", "R3"),
     ("R3sum", "R2"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def double():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 def draw_fluxes(count=7):

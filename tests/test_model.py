@@ -22,15 +22,11 @@ from metalgrad.model import Free, LineData, Model, load_model
 from metalgrad.scene import lay_out
 from metalgrad.starts import prior_points
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 BALMER = ("Hdelta", "Hgamma", "Hbeta", "Halpha")
 EVERYTHING = tuple(lines.catalogue())
 SPAXELS = 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 def tables(names, flux, error):
@@ -449,7 +445,7 @@ def test_gradient_on_a_scene_is_finite_where_chains_start(name):
     function = jax.jit(jax.value_and_grad(hierarchy.potential, (1, 2)))
     rng = np.random.default_rng(5)
     units = 1 if hierarchy.coupled else len(hierarchy.data)
-    for theta in prior_points(hierarchy, jax.random.key(1), 3):
+    for theta in prior_points(hierarchy, hierarchy.data.arrays, jax.random.key(1), 3):
         for scale in (0.0, 1.0, 3.0):
             z = jnp.asarray(scale * rng.normal(size=(units, hierarchy.sizes[1])))
             value, slopes = function(arrays, theta, z)
@@ -459,7 +455,7 @@ def test_gradient_on_a_scene_is_finite_where_chains_start(name):
 
 def test_sites_on_a_scene_have_the_shape_of_the_data():
     hierarchy = mapped(psf=round_psf(), model=load_model())
-    theta = prior_points(hierarchy, jax.random.key(1), 1)[0]
+    theta = prior_points(hierarchy, hierarchy.data.arrays, jax.random.key(1), 1)[0]
     z = jnp.zeros((1, hierarchy.sizes[1]))
     sites = jax.jit(hierarchy.sites)(hierarchy.data.arrays, theta, z)
     count = len(hierarchy.data)
@@ -504,7 +500,7 @@ def test_turning_the_sky_changes_nothing(quarters):
     model = load_model("gradient")
     plain, other = turned(0, model), turned(quarters, model)
     rng = np.random.default_rng(7)
-    theta = prior_points(plain, jax.random.key(1), 2)[1]
+    theta = prior_points(plain, plain.data.arrays, jax.random.key(1), 2)[1]
     m, n = plain.data.scene.frequency.shape
     z, moved = [], []
     for shape in plain.unit.values():
@@ -554,7 +550,7 @@ def test_light_is_seen_through_the_psf():
     """What a line's map loses in height where nothing departs, SciPy loses too."""
     hierarchy = mapped(13, 16, psf=round_psf(0.2), model=load_model("flat"))
     data = hierarchy.data
-    theta = prior_points(hierarchy, jax.random.key(1), 1)[0]
+    theta = prior_points(hierarchy, hierarchy.data.arrays, jax.random.key(1), 1)[0]
     z = jnp.zeros((1, hierarchy.sizes[1]))
     names = [*hierarchy.galaxy]
     starts = np.cumsum([0, *(int(np.prod(s)) for s, _ in hierarchy.galaxy.values())])

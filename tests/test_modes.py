@@ -13,14 +13,10 @@ from metalgrad.ranks import template
 from metalgrad.replicas import replicate, replicate_within
 from metalgrad.starts import prior_points
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 LINES = {"OII": 0.3, "NeIII": 0.1, "Hbeta": 0.2, "OIII": 1.0, "Halpha": 0.6}
 SPAXELS = 40
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +45,7 @@ def test_all_starts_come_to_the_same_mode_of_bright_data(hierarchy, number, deep
     drawn = replicate(hierarchy, arrays, jax.random.key(number)).arrays
     found = []
     for key in jax.random.split(jax.random.key(1)):
-        points = prior_points(hierarchy, key, modes.STARTS)
+        points = prior_points(hierarchy, drawn, key, modes.STARTS)
         theta, _, potential = modes.descend(hierarchy, drawn, points, key)[0]
         # An amplitude may come with either sign.
         found.append((np.where(hierarchy.is_signed, np.abs(theta), theta), potential))
@@ -116,7 +112,7 @@ def test_a_start_from_which_nothing_is_found_is_tried_again(hierarchy, monkeypat
         return (*found[:2], np.nan, found[3]) if len(calls) == 1 else found
 
     monkeypatch.setattr(modes, "_climb", fail_once)
-    start = prior_points(hierarchy, jax.random.key(0), 1)[0]
+    start = prior_points(hierarchy, hierarchy.data.arrays, jax.random.key(0), 1)[0]
     arrays, key = hierarchy.data.arrays, jax.random.key(1)
     *_, z, potential = modes.find_mode(hierarchy, arrays, start, key=key)
     assert np.isfinite(potential)
@@ -126,6 +122,6 @@ def test_a_start_from_which_nothing_is_found_is_tried_again(hierarchy, monkeypat
 
 def test_where_nothing_is_ever_found_it_is_said(hierarchy, monkeypatch):
     monkeypatch.setattr(modes, "_climb", lambda *a: (a[2], a[3], np.nan, np.zeros(1)))
-    points = prior_points(hierarchy, jax.random.key(0), 2)
+    points = prior_points(hierarchy, hierarchy.data.arrays, jax.random.key(0), 2)
     with pytest.raises(ValueError, match="no mode of the posterior was found"):
         modes.descend(hierarchy, hierarchy.data.arrays, points, jax.random.key(1))

@@ -13,13 +13,9 @@ from scipy.stats import norm
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.observation import LineData
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 ERROR, SCALE, FLUX, DRAWS = 0.7, 1.4, 2.5, 4000
-
-
-@pytest.fixture(autouse=True)
-def double():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 @pytest.fixture

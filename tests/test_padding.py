@@ -19,13 +19,9 @@ from metalgrad.linemaps import LineMaps
 from metalgrad.padding import pad, round_up
 from metalgrad.scene import lay_out
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 COUNT = 17  # spaxels, which make room for three more
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 def test_numbers_are_rounded_up_by_a_quarter_at_most():

@@ -19,6 +19,8 @@ from metalgrad.scene import lay_out
 from metalgrad.starts import prior_points
 from metalgrad.straight import sort
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 SPAXELS, LINES, GALAXY, WAVES = 4, 3, 3, 7
 RNG = np.random.default_rng(11)
 BY_GALAXY = RNG.normal(size=(SPAXELS, LINES, GALAXY))
@@ -26,12 +28,6 @@ BY_WAVE = RNG.normal(size=(SPAXELS, LINES, WAVES))
 BY_WAVE[..., 5:] = 0.0  # waves that nothing sees
 CONSTANT = RNG.normal(size=(SPAXELS, LINES))
 MEAN, SD = np.array([0.5, -1.0, 0.3]), np.array([0.9, 0.8, 0.7])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +306,7 @@ def test_from_anywhere_a_galaxy_climbs_down_to_sense(galaxy, told):
     """Light wrong by orders of magnitude, ratios by many of their dispersions."""
     arrays, z = galaxy.data.arrays, jnp.zeros((1, galaxy.sizes[1]))
     height = jax.jit(galaxy.potential)
-    median = prior_points(galaxy, jax.random.key(0), 1)[0]
+    median = prior_points(galaxy, galaxy.data.arrays, jax.random.key(0), 1)[0]
     away = np.random.default_rng(17).normal(size=told.size)
     heights = []
     for scale in (0.0, 2.0, -30.0):
@@ -330,7 +326,7 @@ def test_from_anywhere_a_galaxy_climbs_down_to_sense(galaxy, told):
 
 def test_a_solver_that_breaks_down_leaves_the_best_point(galaxy, monkeypatch):
     """SciPy's trust-exact does so where numbers leave it no step."""
-    start = prior_points(galaxy, jax.random.key(0), 1)[0]
+    start = prior_points(galaxy, galaxy.data.arrays, jax.random.key(0), 1)[0]
     told = np.ones(len(start), bool)
     seen = []
 

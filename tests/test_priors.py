@@ -17,14 +17,10 @@ from metalgrad.likelihood import from_line_maps
 from metalgrad.model import load_model
 from metalgrad.priors import decenter, draw, parse_numbers, parse_prior
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 LINES = ("OII", "Hbeta", "OIII", "Halpha")
 COUNT = 6
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 @pytest.fixture(scope="module")

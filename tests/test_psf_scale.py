@@ -14,14 +14,10 @@ from metalgrad.scene import lay_out
 from metalgrad.spaxels import Spaxels
 from metalgrad.textures import SCALES, Smooth
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 PIXEL, SCALE = 0.05, 5.5  # arcsec, kpc per arcsec
 LINES = np.array([2.72, 3.66, 4.79])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 def images():

@@ -18,16 +18,12 @@ from metalgrad.scene import Scene, half_light, lay_out
 from metalgrad.spaxels import FLUX_DENSITY, Spaxels
 from metalgrad.targets import Target
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 PIXEL, SCALE = 0.05, 5.0  # arcsec, kpc per arcsec
 CORNER, OFF = np.array([3, 7]), np.array([0.3, -0.2])  # spaxels
 LINES = np.array([2.72, 3.66, 4.79])  # [O II], [O III] and Hα at a redshift of 6.3
 FWHM = 0.16  # arcsec
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 def cut_out(keep, pixel=PIXEL):

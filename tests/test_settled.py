@@ -18,6 +18,8 @@ from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.observation import LineData
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 SPAXELS, LINES = 4, 3
 RNG = np.random.default_rng(31)
 DESIGN = RNG.normal(size=(SPAXELS, LINES, 3))  # of three sums in the fluxes
@@ -25,12 +27,6 @@ SHARE = RNG.uniform(0.5, 2.0, (SPAXELS, 3))  # amplitudes, in units of ``size``
 PULL = RNG.normal(size=(SPAXELS, 3))  # of the galaxy's level on the sums
 LEVER = RNG.normal(size=(SPAXELS, 2))  # of what leads on the sums
 BRIGHT = np.array([1e-3, 1.0, 30.0, 1e4])  # S/N, spaxel by spaxel
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 def some_data(bright):

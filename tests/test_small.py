@@ -9,13 +9,9 @@ from scipy.linalg import solve_triangular
 
 from metalgrad import small
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 BATCH = 7
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 @pytest.fixture(scope="module", params=[(1, 1), (3, 2), (5, 5), (4, 9)])

@@ -13,6 +13,8 @@ from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.observation import LineData
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 SPAXELS, LINES, WAVES, WIDTH = 5, 3, 6, 2
 RNG = np.random.default_rng(21)
 DESIGN = RNG.normal(size=(SPAXELS, LINES, WAVES, WIDTH))
@@ -20,12 +22,6 @@ COARSE = np.linspace(2.0, 0.5, WAVES)  # amplitudes of the waves
 
 # Coordinates follow logarithms of what is above 0, and what is below 0 as it stands.
 SHADE = -1e3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 @pytest.fixture(scope="module")

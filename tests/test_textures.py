@@ -17,14 +17,10 @@ from metalgrad.scene import lay_out
 from metalgrad.spaxels import Spaxels
 from metalgrad.textures import Independent, Smooth, Spaxelwise, Waves
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 WIDTHS = [(), (1,), (3,), (2, 3)]
 POSITION = np.array([[0.3, -0.4], [1.2, 0.7], [-2.0, 0.1], [0.6, 2.2]])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,13 @@ from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.model import LineData
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 SPAXELS, LINES, GALAXY, WAVES = 4, 3, 3, 5
 RNG = np.random.default_rng(21)
 BY_GALAXY = RNG.normal(size=(SPAXELS, LINES, GALAXY))
 BY_WAVE = RNG.normal(size=(SPAXELS, LINES, WAVES))
 BY_SPAXEL = RNG.normal(size=(LINES,))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    with jax.enable_x64(new_val=True):
-        yield
 
 
 @pytest.fixture(scope="module")
