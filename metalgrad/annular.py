@@ -25,7 +25,7 @@ from metalgrad.cubes import Cube
 from metalgrad.headers import angle_on_map
 from metalgrad.linefit import LineFit, fit_lines
 from metalgrad.lines import wavelengths as rest_wavelengths
-from metalgrad.lsf import LSF, prism
+from metalgrad.lsf import LSF
 from metalgrad.matching import match_psf
 from metalgrad.noise import measure_correlation
 from metalgrad.psf import PSF, nirspec, orient
@@ -35,7 +35,7 @@ from metalgrad.redrawn import (
     redraw_metallicity,
 )
 from metalgrad.sizes import EffectiveRadius, effective_radius, find_peak
-from metalgrad.spaxels import Spaxels
+from metalgrad.spaxels import Spaxels, find_lsf
 from metalgrad.sums import add_up, correlate_sums
 from metalgrad.targets import Target
 
@@ -129,7 +129,7 @@ def annular_gradient(
     target: Target,
     *,
     calibration: Calibration | None = None,
-    ratios: tuple[str, ...] = PAPER_RATIOS,
+    ratios: tuple[str, ...] | None = None,
     goal_fwhm: float | None = None,
     psf: PSF | None = None,
     slice_angle: float | None = None,
@@ -158,8 +158,9 @@ def annular_gradient(
         Its radius is where annuli end; they are ellipses if its axis ratio is not 1.
     calibration : Calibration, optional
         ``load_calibration("curti23")``, the paper's, by default.
-    ratios : tuple of str
-        Those to use where they can be.
+    ratios : tuple of str, optional
+        Those to use where they can be; by default those of the paper that the
+        calibration has with a dispersion.
     goal_fwhm : float, optional
         FWHM to smooth the cube to [arcsec], see `metalgrad.matching.match_psf`; it is
         as it is by default.  Wavelengths redder than all lines are left out.
@@ -180,7 +181,7 @@ def annular_gradient(
     lines : tuple of str, optional
         As in `fit_lines`.
     lsf : LSF, optional
-        That of NIRSpec PRISM/CLEAR by default.
+        That which `Spaxels.select` finds by default.
     clip : bool
         Leave outliers out first (`clip_outliers`), at the cost of a fit of each spaxel.
     measure_noise : bool
@@ -205,16 +206,17 @@ def annular_gradient(
     """
     if cube.pixel_scale is None:
         raise ValueError("a bare spectrum has no annuli; give a cube")
-    lsf = lsf or prism()
+    calibration = calibration or load_calibration("curti23")
+    ratios, lsf = ratios or _usable(calibration), lsf or find_lsf(cube)
     cube = _clipped(cube, target, lsf) if clip else cube
     if goal_fwhm is not None:
         told = angle_on_map(cube.slices, cube.wcs, target.centre)
         turned = orient(psf or nirspec(), told if slice_angle is None else slice_angle)
         cube = match_psf(_cut(cube, target, lsf), goal_fwhm, *turned)
     if centre is not None:
-        within = Spaxels.select(cube, target, region)
+        within = Spaxels.select(cube, target, region, lsf=lsf)
         target = replace(target, position=find_peak(within, centre, lsf=lsf))
-    spaxels = Spaxels.select(cube, target, region)
+    spaxels = Spaxels.select(cube, target, region, lsf=lsf)
     size = size or effective_radius(spaxels)
     step = width or cube.pixel_scale.to_value(u.arcsec)
     radius = spaxels.radius / target.kpc_per_arcsec
@@ -225,7 +227,6 @@ def annular_gradient(
         sums, lines=lines, integrated=True, lsf=lsf,
         rescale=measure_noise, correlation=noise.spectral if noise else None,
     )  # fmt: skip
-    calibration = calibration or load_calibration("curti23")
     found = chi2_metallicity(fit.flux, fit.error, calibration, ratios)
     error = np.where(found.at_edge, np.nan, (found.upper - found.lower) / 2)
     line = classical_gradient(sums.radius, found.metallicity, error)
@@ -250,6 +251,19 @@ def annular_gradient(
     )
 
 
+def _usable(calibration):
+    """Ratios of the paper for which χ² has a mean and a dispersion."""
+    known = calibration.relations
+    found = [r for r in PAPER_RATIOS if r in known and known[r].dispersion is not None]
+    if not found:
+        raise ValueError(
+            f"calibration {calibration.name} has none of the paper's ratios "
+            f"{', '.join(PAPER_RATIOS)} with a dispersion; give ratios, and their "
+            "dispersions (Calibration.with_dispersion)"
+        )
+    return tuple(found)
+
+
 def _cut(cube, target, lsf):
     """Leave out what is redder than all lines, where the PSF is widest."""
     edges = cube.edges.to_value(u.um)
@@ -263,8 +277,8 @@ def _cut(cube, target, lsf):
 def _clipped(cube, target, lsf):
     """Mark outliers in what is summed, and in what smoothing brings in, as not good."""
     wide = replace(target, radius=target.radius + MARGIN)
-    spaxels = Spaxels.select(cube, wide)
-    lost = np.isinf(clip_outliers(spaxels, lsf=lsf).error)
+    spaxels = Spaxels.select(cube, wide, lsf=lsf)
+    lost = np.isinf(clip_outliers(spaxels).error)
     good = cube.good.copy()
     good[:, *spaxels.index.T] &= ~lost.T
     return replace(cube, good=good)

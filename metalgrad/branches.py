@@ -90,6 +90,11 @@ def sample(
     return outcome, marginal, (branch, weights, errors)
 
 
+def unseen(_, outcome) -> tuple:
+    """Stand for what spaxels tell, where nobody asks: as ``integrate`` of `sample`."""
+    return outcome["kept"]["theta"][..., :0], 1
+
+
 def are_apart(run: Run, outcomes: list[dict]) -> bool:
     """Tell whether chains of different branches are so in level, by Ashman's D.
 

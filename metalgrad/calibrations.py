@@ -49,13 +49,16 @@ class Relation:
                 f"direction {self.direction!r} of a dispersion is not known; "
                 "use 'ratio' or 'abundance'"
             )
-        if not isinstance(self.dispersion, tuple):
+        if self.dispersion is None:
             return
-        metallicity, width = np.array(self.dispersion, float).reshape(-1, 2).T
-        if (np.diff(metallicity) <= 0).any() or (width <= 0).any():
+        width = metallicity = np.array(self.dispersion, float)
+        if isinstance(self.dispersion, tuple):
+            metallicity, width = width.reshape(-1, 2).T
+        if np.any(np.diff(np.atleast_1d(metallicity)) <= 0) or not np.all(width > 0):
             raise ValueError(
-                f"dispersion {self.dispersion} is none; give pairs of increasing "
-                "metallicity and of dispersion above 0, [[7.2, 0.3], [8.2, 0.1]]"
+                f"dispersion {self.dispersion} is none; give a number above 0 [dex], "
+                "or pairs of increasing metallicity and of dispersion above 0, "
+                "[[7.2, 0.3], [8.2, 0.1]]"
             )
 
     def log_ratio(self, metallicity):

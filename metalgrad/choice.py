@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from metalgrad import lines
+from metalgrad import cards, lines
 from metalgrad.calibrations import Calibration
 
 
@@ -93,3 +93,21 @@ def tell_ratios(ratios: tuple[str, ...], data) -> Float[Array, " ratio"]:
         there = np.isin(data.lines, [*lines.ratio(name).lines])
         told.append(jnp.min(data.told[there]) if there.any() else 0.0)
     return jnp.array(told)
+
+
+def read_ratios(name: str, given) -> tuple[str, ...]:
+    """Take the ratios of a model card, none of them misspelt.
+
+    Raises
+    ------
+    ValueError
+        If they are no list of known ones.
+    """
+    known = cards.read("data", "ratios")
+    strange = [r for r in given if r not in known] if isinstance(given, list) else given
+    if strange or not given:
+        raise ValueError(
+            f"ratios of model card {name} are {given!r}, of which {strange!r} are "
+            f"unknown; give a list of some of {', '.join(known)}"
+        )
+    return tuple(given)

@@ -21,9 +21,19 @@ from metalgrad.cli_sed import weigh
 from metalgrad.comparison import compare, open_fit, to_table, verdict
 from metalgrad.files import NewFile, refuse_to_overwrite
 from metalgrad.inference import fit as fit_model
+from metalgrad.lsf import constant
 from metalgrad.maps import write_maps
 from metalgrad.model import load_model
-from metalgrad.options import Out, Overwrite, aim, plotter, read_data, save
+from metalgrad.options import (
+    Out,
+    Overwrite,
+    Resolution,
+    aim,
+    plotter,
+    read_data,
+    refuse_idle,
+    save,
+)
 from metalgrad.psf import nirspec
 from metalgrad.refitting import refit as fit_again
 from metalgrad.simulate import simulate as simulate_cube
@@ -61,6 +71,7 @@ def fit(
     radius: Annotated[float | None, typer.Option(help="Of the fit [arcsec].")] = None,
     kpc_per_arcsec: Annotated[float | None, typer.Option(help="Scale.")] = None,
     region: Annotated[Path | None, typer.Option(help="DS9 region file.")] = None,
+    resolution: Resolution = None,
     psf_scale: Annotated[
         float, typer.Option(min=0, help="Width of the PSF over NIRSpec's; 0 for none.")
     ] = 1.0,
@@ -85,7 +96,9 @@ def fit(
     refuse_to_overwrite(out / "posterior.nc", overwrite=overwrite)
     _choose_device(device)
     galaxy = aim(target, redshift, center, radius, kpc_per_arcsec)
-    spaxels = read_data(data, galaxy, region)
+    refuse_idle(data, region=region, radius=radius, resolution=resolution)
+    lsf = constant(resolution) if resolution else None
+    spaxels = read_data(data, galaxy, region=region, lsf=lsf)
     story = load_model(model, calibration=calibration or None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # described at the end

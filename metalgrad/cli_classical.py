@@ -15,10 +15,12 @@ from metalgrad.columns import LINE_FLUX
 from metalgrad.cubes import Cube
 from metalgrad.files import NewFile, refuse_to_overwrite
 from metalgrad.linefit import DETECTED, fit_lines
+from metalgrad.lsf import constant
 from metalgrad.options import (
     AIMLESS,
     Out,
     Overwrite,
+    Resolution,
     aim,
     plotter,
     read_position,
@@ -49,6 +51,7 @@ def classical(
     slice_angle: Annotated[
         float | None, typer.Option(help="Of the slices, from +y to -x [deg].")
     ] = None,
+    resolution: Resolution = None,
     calibration: Annotated[
         str, typer.Option(help="Card of a calibration.")
     ] = "curti23",
@@ -64,7 +67,7 @@ def classical(
         raise ValueError(AIMLESS)
     circles = tuple(_circle(text) for text in mask or [])
     galaxy = replace(galaxy, masks=galaxy.masks + circles)
-    data = Cube.read(cube)
+    data, lsf = Cube.read(cube), constant(resolution) if resolution else None
     result = annular_gradient(
         data,
         galaxy,
@@ -73,10 +76,11 @@ def classical(
         slice_angle=slice_angle,
         centre=peak or None,
         region=region,
+        lsf=lsf,
         measure_noise=not trust_errors,
     )
     # Flux maps are those of the cube as it is (Sect. 2.2.1 of the paper).
-    spaxels = Spaxels.select(data, result.target, region)
+    spaxels = Spaxels.select(data, result.target, region, lsf=lsf)
     with NewFile(out / "maps.fits") as fresh:
         flux_maps(fit_lines(spaxels, rescale=not trust_errors)).writeto(fresh)
     if find_spec("matplotlib") is None or find_spec("corner") is None:
@@ -130,7 +134,9 @@ def _describe(result):
     """One sentence for each number of the paper's Table 4."""
     line, scaled = result.line, result.line_per_effective_radius
     count, known = len(result.error), int(np.isfinite(result.error).sum())
+    ratios = ", ".join(result.metallicity.ratios)
     return (
+        f"ratios with a dispersion: {ratios}\n"
         f"gradient {line.slope:+.3f} ± {line.slope_error:.3f} dex/kpc, "
         f"{scaled.slope:+.3f} ± {scaled.slope_error:.3f} dex/R_e, of {known} in {count}"
         f" annuli; 12+log(O/H) at the centre {line.central:.2f} ± "

@@ -29,7 +29,7 @@ def calibrate(
     ] = None,
     target: Annotated[str, typer.Option(help="Card of the data's target.")] = "",
     calibration: Annotated[str, typer.Option(help="Card of a calibration.")] = "",
-    chains: Annotated[int, typer.Option(min=1)] = 2,
+    chains: Annotated[int, typer.Option(min=2)] = 2,
     warmup: Annotated[int, typer.Option(min=1)] = 200,
     draws: Annotated[int, typer.Option(min=4)] = 300,
     brightest: Annotated[

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from metalgrad.complexes import MAX_VELOCITY, WIDTHS, choose, fit_complexes, within
-from metalgrad.lsf import LSF, prism
+from metalgrad.lsf import LSF
 from metalgrad.spaxels import Spaxels
 
 SPIKES = 8  # rounds in which outliers of a spectrum are found, largest first
@@ -28,14 +28,14 @@ def clip_outliers(
     spaxels : Spaxels
     limit : float
     lsf : LSF, optional
-        That of NIRSpec PRISM/CLEAR by default.
+        That of the spaxels by default.
 
     Returns
     -------
     Spaxels
         The same, with infinite errors and flux 0 there.
     """
-    lsf, lost = lsf or prism(), np.zeros(spaxels.flux.shape, bool)
+    lsf, lost = lsf or spaxels.lsf, np.zeros(spaxels.flux.shape, bool)
     for group in within(spaxels, choose(None, integrated=False), lsf):
         rows = np.arange(len(spaxels))
         for _ in range(SPIKES):

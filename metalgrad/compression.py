@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from metalgrad.likelihood import LineLikelihood
-from metalgrad.lsf import LSF, prism
+from metalgrad.lsf import LSF
 from metalgrad.noise import measure_correlation, temper
 from metalgrad.normal import normal_equations, square_root, whiten
 from metalgrad.residuals import find_outliers
@@ -92,7 +92,7 @@ def compress(
     ----------
     spaxels : Spaxels
     lsf : LSF, optional
-        That of NIRSpec PRISM/CLEAR by default.
+        That of the spaxels by default.
     names : tuple of str, optional
         The lines to fit; all those within range by default.
     tuning : Tuning, optional
@@ -116,7 +116,7 @@ def compress(
     ValueError
         If no line is within range.
     """
-    lsf = lsf or prism()
+    lsf = lsf or spaxels.lsf
     starry = starry if tuning is None else tuning.stars is not None
     parts = _cuts(spaxels, lsf, names, correlation, starry=starry)
     tuning = tuning or _tune(spaxels, parts, correlation)
@@ -192,7 +192,7 @@ def correlated(spaxels, lsf: LSF | None = None, *, names=None):
     ----------
     spaxels : Spaxels
     lsf : LSF, optional
-        That of NIRSpec PRISM/CLEAR by default.
+        That of the spaxels by default.
     names : tuple of str, optional
         The lines to fit; all those within range by default.
 
@@ -207,7 +207,7 @@ def correlated(spaxels, lsf: LSF | None = None, *, names=None):
     ValueError
         If no line is within range.
     """
-    lsf = lsf or prism()
+    lsf = lsf or spaxels.lsf
     correlation = measure_correlation(spaxels, lsf)
     cleaned, tuning = drop_outliers(spaxels, lsf, names=names, correlation=correlation)
     tuning = tuning if cleaned is spaxels else None
@@ -237,7 +237,7 @@ def drop_outliers(spaxels, lsf: LSF | None = None, *, names=None, correlation=No
     tuning : Tuning
         Of the spectra as they came.
     """
-    parts = _cuts(spaxels, lsf or prism(), names, correlation)
+    parts = _cuts(spaxels, lsf or spaxels.lsf, names, correlation)
     tuning = _tune(spaxels, parts, correlation)
     lost = np.zeros(spaxels.flux.shape, dtype=bool)
     for c, part in enumerate(light_up(parts, tuning)):

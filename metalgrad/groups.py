@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from xarray import DataArray
 
 from metalgrad import checks, collapse, pilot
+from metalgrad.branches import sample, unseen
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.inference import NIRSPEC, prepare, set_up
 from metalgrad.krylov import LEAST
@@ -164,12 +165,13 @@ def leave_out(run, arrays, out, key, *, chains: int, draws: int, progress: bool)
     r_hat : float
         The largest of the galaxy's parameters.
     """
-    key_mode, key_chains, key_spaxels = random.split(key, 3)
+    key_mode, key_chains, key_spaxels, key_weights = random.split(key, 4)
     out = np.pad(out, (0, len(arrays["white"]) - len(out)))
     rest = _hide(arrays, out)
-    affine = run.coordinates(rest, key_mode)
-    keys = random.split(key_chains, chains)
-    outcome = run.chains(keys, rest, affine, draws, progress)
+    affines = run.branches(rest, key_mode)
+    settings = {"chains": chains, "draws": draws, "progress": progress}
+    keys = key_chains, key_weights
+    outcome = sample(run, rest, affines, keys, integrate=unseen, **settings)[0]
     theta, z = (np.concatenate(outcome["kept"][name]) for name in ("theta", "z"))
     if run.hierarchy.coupled:
         stride = -(-len(theta) // LOOKS)

@@ -55,7 +55,8 @@ def likelihood(data, psf=NIRSPEC, slice_angle=None, *, scales=(1.0,)) -> LineLik
     if not isinstance(data, Spaxels):
         return data
     compressed = correlated(data)[0]
-    if data.pixel_scale is None or np.ptp(data.index, axis=0).min() < LEAST_MAP:
+    sides = np.ptp(data.index, axis=0) + 1
+    if data.pixel_scale is None or sides.min() < LEAST_MAP:
         return compressed
     told = data.slice_angle if slice_angle is None else slice_angle
     psf, angle = orient(psf, told)
@@ -105,7 +106,8 @@ def fit(
         Of all randomness.
     psf : PSF, ImagePSF or None
         Of a cube; None for light that is seen where it is emitted.  By default that of
-        NIRSpec's IFU (D'Eugenio et al. 2023).
+        NIRSpec's IFU (D'Eugenio et al. 2023).  Fewer than four rows or columns of
+        spaxels are taken as they are: every one departs for itself, without a PSF.
     slice_angle : float, optional
         Position angle of the IFU's slices in the frame of the map [deg], as in
         `PSF.kernel`; by default as the cube's header tells.  Where it does not a round

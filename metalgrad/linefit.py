@@ -26,7 +26,7 @@ from metalgrad.complexes import (
     within,
 )
 from metalgrad.linemaps import LineMaps
-from metalgrad.lsf import LSF, prism
+from metalgrad.lsf import LSF
 from metalgrad.spaxels import Spaxels
 
 DETECTED = 3.0  # standard errors: Sect. 2.2.1 and Table 3 of the paper
@@ -156,7 +156,7 @@ def fit_lines(
     integrated : bool
         Whether to fit [N II]: in integrated spectra, not in spaxels.
     lsf : LSF, optional
-        That of NIRSpec PRISM/CLEAR by default.
+        That of the spaxels by default.
     max_velocity : float
         Largest velocity about the redshift, either way [km/s].
     widths : (float, float)
@@ -187,7 +187,7 @@ def fit_lines(
             f"max_velocity is {max_velocity:g} and widths {tuple(widths)} where a "
             "velocity above 0 and increasing widths above 0 are expected; mend them"
         )
-    lsf = lsf or prism()
+    lsf = lsf or spectra.lsf
     groups = within(spectra, names, lsf)
     fits = fit_complexes(spectra, groups, lsf, bounds, correlation, starry=starry)
     noise = _noise(*(sum(fit[k] for fit in fits) for k in (2, 3)))

@@ -12,7 +12,7 @@ from astropy.table import Column, Table
 from astropy.wcs import WCS
 from jaxtyping import Float, Int
 
-from metalgrad import columns, recipes
+from metalgrad import apertures, columns, recipes
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +173,9 @@ class LineMaps:
         ------
         ValueError
             If a line is unknown, the maps differ in shape or have no celestial WCS, the
-            target has no position, units are wrong or given to some maps only, an error
-            is zero or negative, or no spaxel is left.
+            target has no position, one of its masks covers no spaxel, units are wrong
+            or given to some maps only, an error is zero or negative, or no spaxel is
+            left.
         """
         recipes.check_names(maps)
         read = {line: _read_map(given) for line, given in maps.items()}
@@ -186,7 +187,9 @@ class LineMaps:
                 f"{'no' if wcs is None else 'a'} celestial WCS where one shape (y, x) "
                 "and a WCS are expected; reproject them to one grid, or give wcs"
             )
-        plane, inside = _aperture(target, wcs, shapes[0])
+        pixels = np.meshgrid(*(np.arange(size) for size in shapes[0][::-1]))
+        sky = SkyCoord(wcs.pixel_to_world(*pixels))
+        plane, inside = apertures.cut_out(sky, target, "the maps")
         table = Table(np.argwhere(inside), names=["iy", "ix"])
         table["x"], table["y"] = (plane[inside] * u.arcsec).T
         for line, (flux, error, _) in read.items():
@@ -195,17 +198,6 @@ class LineMaps:
         header = wcs.to_header().tostring("\n", endcard=False, padding=False)
         taken = cls.from_table(table, tuple(maps), target)
         return replace(taken, shape=shapes[0], header=header)
-
-
-def _aperture(target, wcs, shape):
-    """Disc-plane coordinates [arcsec], (y, x, 2), and which spaxels to take, (y, x)."""
-    pixels = np.meshgrid(np.arange(shape[1]), np.arange(shape[0]))
-    sky = SkyCoord(wcs.pixel_to_world(*pixels)).icrs
-    plane = columns.find_plane(sky.ra.deg, sky.dec.deg, target)
-    inside = np.hypot(plane[..., 0], plane[..., 1]) <= target.radius
-    for where, radius in target.masks:
-        inside &= sky.separation(where).arcsec > radius
-    return plane, inside
 
 
 def _read_map(given):

@@ -113,6 +113,21 @@ class Ratio:
 
 
 @cache
+def check_known(names) -> None:
+    """Refuse names of lines that are not in the catalogue.
+
+    Raises
+    ------
+    ValueError
+        If there is one.
+    """
+    known = catalogue()
+    if strange := [name for name in names if name not in known]:
+        raise ValueError(
+            f"unknown lines {', '.join(strange)}; known are {', '.join(known)}"
+        )
+
+
 def ratio(name: str) -> Ratio:
     """Look up a ratio of ``data/ratios.toml`` by name.
 

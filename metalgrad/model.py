@@ -17,7 +17,7 @@ from numpyro.distributions import Distribution
 
 from metalgrad import cards, dust, fields, lines
 from metalgrad.calibrations import Calibration, load_calibration
-from metalgrad.choice import choose_ratios, tell_ratios
+from metalgrad.choice import choose_ratios, read_ratios, tell_ratios
 from metalgrad.fields import load_field
 from metalgrad.geometry import radius
 from metalgrad.likelihood import LineLikelihood
@@ -270,7 +270,10 @@ def _build(name, calibration, card, _):
     """Build a model from the texts of its cards, once for each."""
     card = json.loads(card)
     parts = {key: parse_prior(key, card[key]) for key in PRIORS if key in card}
-    parts |= {key: tuple(card[key]) for key in ("ratios", "structure") if key in card}
+    if "ratios" in card:
+        parts["ratios"] = read_ratios(name, card["ratios"])
+    if "structure" in card:
+        parts["structure"] = tuple(card["structure"])
     if "texture" in card:
         parts["texture"] = load_texture(name, card["texture"])
     free = {

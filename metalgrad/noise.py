@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from scipy.signal import convolve2d
 
 from metalgrad.likelihood import LineLikelihood
-from metalgrad.lsf import LSF, cumulative, prism
+from metalgrad.lsf import LSF, cumulative
 from metalgrad.residuals import (
     LAGS,
     OFFSETS,
@@ -157,7 +157,7 @@ def measure_correlation(spaxels, lsf: LSF | None = None) -> NoiseCorrelation:
     lsf : LSF, optional
         Tells how far lines reach; that of NIRSpec PRISM/CLEAR by default.
     """
-    found = stretches(spaxels, lsf or prism())
+    found = stretches(spaxels, lsf or spaxels.lsf)
     if not found:
         return _unknown()
     parts = [part for _, part in found]

@@ -1,5 +1,6 @@
 """What several commands ask for, and what they all do with it."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,12 @@ AIMLESS = (
     "a cube needs a galaxy to look for: give --target, or --redshift, --center and "
     "--radius"
 )
+SPELT = {"position": "center", "kpc_per_arcsec": "kpc-per-arcsec"}
 Out = Annotated[Path, typer.Option(help="Folder to write to.")]
+Resolution = Annotated[
+    float | None,
+    typer.Option(min=1, help="R of the cube's grating, if it is not the prism's."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
@@ -30,9 +36,17 @@ def aim(target, redshift, center, radius, kpc_per_arcsec):
     if center:
         given["position"] = read_position(center)
     if target:
-        from dataclasses import replace
-
-        return replace(load_target(target), **given)
+        card = load_target(target)
+        if redshift is not None and kpc_per_arcsec is None:  # nor is that the card's
+            about = {"radius": card.radius, "magnification": card.magnification}
+            moved = Target.at(redshift=redshift, **about)
+            given["kpc_per_arcsec"] = moved.kpc_per_arcsec
+        return replace(card, **given)
+    if redshift is None and given:
+        raise ValueError(
+            f"{', '.join(f'--{SPELT.get(key, key)}' for key in given)} say where a "
+            "galaxy is, and do nothing without --redshift or --target; give one"
+        )
     if redshift is None:
         return None
     return Target.at(**{"radius": 1.5, "name": "target"} | given)
@@ -50,13 +64,29 @@ def read_position(text, option="--center"):
         ) from error
 
 
-def read_data(path, galaxy, region=None, aimless=AIMLESS):
+def read_data(path, galaxy, aimless=AIMLESS, *, region=None, lsf=None):
     """Read a table of fluxes, or select spaxels of a galaxy in a cube."""
     if path.suffix in TABLES:
         return LineMaps.from_table(path, target=galaxy)
     if galaxy is None:
         raise ValueError(aimless)
-    return Spaxels.select(Cube.read(path), galaxy, region)
+    return Spaxels.select(Cube.read(path), galaxy, region, lsf=lsf)
+
+
+def refuse_idle(path, **given):
+    """Refuse options that do nothing for a table of fluxes.
+
+    Raises
+    ------
+    ValueError
+        If ``path`` is one, and any of them was given.
+    """
+    idle = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if path.suffix in TABLES and idle:
+        raise ValueError(
+            f"{' and '.join(idle)} do nothing for a table of fluxes, of which all rows "
+            f"are taken; leave them out, or rows out of {path}"
+        )
 
 
 def plotter(name):

@@ -11,18 +11,17 @@ metallicity         12 + log(O/H); its gradient dex / kpc
 ==================  ====================================================
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import astropy.units as u
 import numpy as np
 from astropy.io import fits
 from jaxtyping import Array, Float, Int, Shaped
 
-from metalgrad import geometry
+from metalgrad import apertures, geometry
 from metalgrad.headers import angle_on_map
-
-FLUX_DENSITY = u.Unit(1e-20 * u.erg / u.s / u.cm**2 / u.um)
+from metalgrad.layouts import FLUX_DENSITY
+from metalgrad.lsf import LSF, prism
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +63,13 @@ class Spaxels:
     slice_angle : float or None
         Position angle of the IFU's slices in the frame of the map [deg], as in
         `PSF.kernel`; None if the cube does not tell it.
+    lsf : LSF
+        Line-spread function of the spectra; that of NIRSpec PRISM/CLEAR by default.
+
+    Raises
+    ------
+    ValueError
+        If a flux is not finite, or an error is not above 0.
     """
 
     flux: Float[np.ndarray, "spaxel pixel"]
@@ -80,6 +86,18 @@ class Spaxels:
     dropped: int = 0
     effective_radius: float | None = None
     slice_angle: float | None = None
+    lsf: LSF = field(default_factory=prism)
+
+    def __post_init__(self):
+        """Refuse numbers that are no measurement."""
+        wrong = np.argwhere(~(np.isfinite(self.flux) & (self.error > 0)))
+        if len(wrong):
+            spaxel, pixel = wrong[0]
+            raise ValueError(
+                f"flux {self.flux[spaxel, pixel]:g} ± {self.error[spaxel, pixel]:g} of "
+                f"spaxel {spaxel} in pixel {pixel} is no measurement ({len(wrong)} such"
+                "); give flux 0 and an infinite error for what is bad"
+            )
 
     def __len__(self) -> int:
         """Count the spaxels."""
@@ -91,7 +109,7 @@ class Spaxels:
         return np.hypot(self.position[:, 0], self.position[:, 1])
 
     @classmethod
-    def select(cls, cube, target, region=None) -> "Spaxels":
+    def select(cls, cube, target, region=None, *, lsf: LSF | None = None) -> "Spaxels":
         """Take the spaxels of one galaxy out of a cube.
 
         A spaxel is taken if its centre lies within the target's radius (in the plane of
@@ -109,6 +127,9 @@ class Spaxels:
         region : region, path or None
             A region of the ``regions`` package (on the sky or in pixels), or a file of
             them in DS9's format: the union of those included, less those excluded.
+        lsf : LSF, optional
+            Line-spread function of the cube, such as ``metalgrad.lsf.constant(2700)``;
+            that of NIRSpec PRISM/CLEAR by default, if the cube says nothing else.
 
         Returns
         -------
@@ -119,16 +140,18 @@ class Spaxels:
         ------
         ValueError
             If the cube has no sky coordinates, the target no position or radius, or
-            lies outside the cube; if a mask or the region covers no spaxel; or if no
-            spaxel is left.
+            lies outside the cube; if a mask or the region covers no spaxel; if no
+            spaxel is left; or if the cube is of another grating or instrument, and
+            ``lsf`` is not given.
         """
+        lsf = lsf or find_lsf(cube)
         if cube.wcs is None and cube.shape == (1, 1):
             plane, inside = np.zeros((1, 1, 2)), np.ones((1, 1), dtype=bool)
             header, angle = "", None
         else:
-            sky = _sky(cube, target)
-            plane, inside = _aperture(sky, target)
-            inside &= _within(region, cube.wcs, cube.shape)
+            sky = apertures.find_sky(cube, target)
+            plane, inside = apertures.cut_out(sky, target)
+            inside &= apertures.within(region, cube.wcs, cube.shape)
             header = cube.wcs.to_header().tostring("\n", endcard=False, padding=False)
             angle = angle_on_map(cube.slices, cube.wcs, target.centre)
         alive = cube.good.any(axis=0)
@@ -160,6 +183,7 @@ class Spaxels:
             dropped=int(np.sum(inside & ~alive)),
             effective_radius=getattr(target, "effective_radius", None),
             slice_angle=angle,
+            lsf=lsf,
         )
 
     def to_map(
@@ -213,69 +237,19 @@ class Spaxels:
         return fits.ImageHDU(self.to_map(values), header, name)
 
 
-def _sky(cube, target):
-    """Sky coordinates of the spaxels' centres, (y, x)."""
-    if cube.wcs is None:
-        raise ValueError(
-            f"the cube of {target.name} has no celestial WCS to find the galaxy by; "
-            "add one to the header of SCI"
-        )
-    rows, columns = cube.shape
-    x, y = cube.wcs.world_to_pixel(target.centre)
-    # Written so that NaN, a position behind the sky's tangent plane, is outside too.
-    if not (-0.5 <= x <= columns - 0.5 and -0.5 <= y <= rows - 0.5):
-        corners = cube.wcs.calc_footprint(axes=(columns, rows))
-        footprint = ", ".join(f"({ra:.5f}, {dec:.5f})" for ra, dec in corners)
-        raise ValueError(
-            f"target {target.name} at {target.position.to_string()} deg lies outside "
-            f"the cube, whose corners are at {footprint} deg; check the position or WCS"
-        )
-    return cube.wcs.pixel_to_world(*np.meshgrid(np.arange(columns), np.arange(rows)))
+def find_lsf(cube) -> LSF:
+    """Return the LSF of NIRSpec PRISM/CLEAR, unless the cube is of something else.
 
-
-def _aperture(sky, target):
-    """Disc-plane coordinates [arcsec], (y, x, 2), and which spaxels to take, (y, x)."""
-    centre = target.position.icrs
-    offset = geometry.sky_offset(
-        sky.icrs.ra.deg, sky.icrs.dec.deg, (centre.ra.deg, centre.dec.deg)
-    )
-    plane = geometry.deproject(offset, target.axis_ratio, target.position_angle)
-    inside = np.hypot(plane[..., 0], plane[..., 1]) <= target.radius
-    for where, radius in target.masks:
-        masked = sky.separation(where).arcsec <= radius
-        if not masked.any():
+    Raises
+    ------
+    ValueError
+        If its header names another instrument or grating.
+    """
+    for key, expected in (("INSTRUME", "NIRSPEC"), ("GRATING", "PRISM")):
+        if str(cube.meta.get(key, expected)).strip().upper() != expected:
             raise ValueError(
-                f"the mask of {target.name} at {where.to_string()} deg with radius "
-                f"{radius} arcsec covers no spaxel of the cube; check both"
+                f"{key} of the cube is {cube.meta[key]} where {expected} is expected, "
+                "whose resolution is known here; give lsf=metalgrad.lsf.constant(R), "
+                "or an LSF with a table (--resolution R)"
             )
-        inside &= ~masked
-    return plane, inside
-
-
-def _within(region, wcs, shape):
-    """Which spaxels have their centre inside the region, (y, x)."""
-    if region is None:
-        return np.ones(shape, dtype=bool)
-    from regions import PixCoord, RegionMeta, Regions, SkyRegion  # loads matplotlib
-
-    named = isinstance(region, str | Path)
-    parts = Regions.read(region, format="ds9") if named else [region]
-    centres = PixCoord(*np.meshgrid(np.arange(shape[1]), np.arange(shape[0])))
-    said = f"the region {region if named else type(region).__name__}"
-    covered = {1: [], 0: []}
-    for part in parts:
-        try:
-            pixels = part.to_pixel(wcs) if isinstance(part, SkyRegion) else part.copy()
-        except ValueError as error:  # too far off for the map's projection
-            raise ValueError(
-                f"{said} lies far from the cube ({error}); check its coordinates"
-            ) from error
-        # Without it, old versions of regions turn an excluded region inside out.
-        pixels.meta = RegionMeta()
-        covered[int(part.meta.get("include", 1))].append(pixels.contains(centres))
-    everywhere = [np.ones(shape, dtype=bool)]
-    inside = np.any(covered[1] or everywhere, axis=0)
-    inside &= ~np.any(covered[0], axis=0) if covered[0] else True
-    if not inside.any():
-        raise ValueError(f"{said} covers no spaxel of the cube; check its coordinates")
-    return inside
+    return prism()

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from xarray import DataTree
 
 from metalgrad.compression import drop_outliers
-from metalgrad.lsf import LSF, prism
+from metalgrad.lsf import LSF
 from metalgrad.noise import measure_correlation
 from metalgrad.tuning import Tuning, light_up
 from metalgrad.windows import Cut, cut_all, find_complexes
@@ -89,7 +89,7 @@ def predict(
     chosen : array of int, (spaxel,)
         Which spaxels.
     lsf : LSF, optional
-        That of NIRSpec PRISM/CLEAR by default.
+        That of the spaxels by default.
     tuning : Tuning, optional
         From `metalgrad.compression.correlated`; found again by default, as in a fit,
         which takes seconds.
@@ -109,7 +109,7 @@ def predict(
             f"spaxels has {len(spaxels)} spectra where the fit has "
             f"{flux.sizes['spaxel']}; pass the Spaxels that were fitted"
         )
-    chosen, lsf = np.asarray(chosen), lsf or prism()
+    chosen, lsf = np.asarray(chosen), lsf or spaxels.lsf
     if tuning is None:
         noise = measure_correlation(spaxels, lsf)
         spaxels, tuning = drop_outliers(spaxels, lsf, correlation=noise)

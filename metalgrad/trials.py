@@ -7,7 +7,7 @@ import numpy as np
 from jax import random
 
 from metalgrad import coverage
-from metalgrad.branches import sample
+from metalgrad.branches import sample, unseen
 from metalgrad.chains import Run
 from metalgrad.checkpoint import Memory
 from metalgrad.densities import log_likelihoods
@@ -82,7 +82,7 @@ def rank_one(
 def _sample(run, arrays, affines, truth, names, settings, draws):
     """Run chains; return draws of what the model leaves free, and divergences."""
     settings = settings | {"draws": draws, "progress": False}
-    outcome, *_ = sample(run, arrays, affines, integrate=_unseen, **settings)
+    outcome, *_ = sample(run, arrays, affines, integrate=unseen, **settings)
     kept, sites = outcome["kept"], outcome["sites"]
     wanted = (*run.hierarchy.galaxy_names, *run.hierarchy.derived)
     values = {name: sites[name] for name in wanted}
@@ -101,11 +101,6 @@ def _sample(run, arrays, affines, truth, names, settings, draws):
         )
     moving = {name: value for name, value in values.items() if name not in fixed}
     return moving, float(np.mean(outcome["statistics"]["diverging"]))
-
-
-def _unseen(_, outcome):
-    """Stand for what spaxels tell, of which ranks have no need."""
-    return outcome["kept"]["theta"][..., :0], 1
 
 
 def _suffices(values):

@@ -51,11 +51,12 @@ def find_complexes(edges, redshift, lsf, names=None) -> list[Complex]:
     Raises
     ------
     ValueError
-        If no line is within range.
+        If a line is not known, or none is within range.
     """
-    spans = []
-    for name in names or lines.catalogue():
-        observed = lines.catalogue()[name].wavelengths * (1 + redshift)
+    spans, known = [], lines.catalogue()
+    lines.check_known(names or ())
+    for name in names or known:
+        observed = known[name].wavelengths * (1 + redshift)
         reach = np.maximum(REACH * lsf.sigma(observed), LEAST_REACH * observed)
         low, high = float(np.min(observed - reach)), float(np.max(observed + reach))
         if edges[0] < low and high < edges[-1]:

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import metalgrad as mg
 from metalgrad import cli
+from metalgrad.classical import PAPER_RATIOS
 from metalgrad.sizes import EffectiveRadius
 from metalgrad.spaxels import Spaxels
 
@@ -125,6 +126,19 @@ def test_sums_of_spaxels():
     for wrong in (number[:3], np.full(len(spaxels), -1)):
         with pytest.raises(ValueError, match="number the sums from 0"):
             mg.add_up(spaxels, wrong)
+
+
+def test_ratios_are_those_that_the_calibration_has(mock):
+    path, _, target = mock
+    cube, plain = mg.Cube.read(path), {"clip": False, "measure_noise": False}
+    calibration = mg.load_calibration("sanders25")
+    found = mg.annular_gradient(cube, target, calibration=calibration, **plain)
+    used = set(found.metallicity.ratios)
+    assert used == {r for r in PAPER_RATIOS if r in calibration.ratios} != set()
+    assert np.isfinite(found.line.slope)
+    bare = mg.load_calibration("pettini04-n2")
+    with pytest.raises(ValueError, match="pettini04-n2 has none of the paper's ratios"):
+        mg.annular_gradient(cube, target, calibration=bare, **plain)
 
 
 def test_a_spectrum_has_no_annuli(mock):

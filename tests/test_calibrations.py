@@ -112,7 +112,7 @@ def test_a_dispersion_may_change_with_metallicity():
     plain = load_calibration("curti23")
     at = jnp.linspace(7.0, 8.8, 10)
     assert_allclose(growing.log_ratio("R3", at), plain.log_ratio("R3", at))
-    with pytest.raises(ValueError, match=r"give pairs of increasing metallicity"):
+    with pytest.raises(ValueError, match=r"pairs of increasing metallicity"):
         Relation((0.0, 1.0), 8.0, (7.0, 9.0), ((8.0, 0.1), (7.0, 0.2)), "ratio")
 
 
@@ -126,6 +126,12 @@ def test_dispersion_in_abundance_follows_the_slope():
 def test_unknown_direction_is_refused():
     with pytest.raises(ValueError, match="direction 'sideways' of a dispersion"):
         Relation((0.3, -1.0), 8.0, (7.2, 8.6), 0.1, "sideways")
+
+
+@pytest.mark.parametrize("width", [0.0, -0.1, np.nan])
+def test_a_dispersion_is_above_0(width):
+    with pytest.raises(ValueError, match=r"dispersion .* is none; give a number above"):
+        load_calibration("curti23").with_dispersion(R3=width)
 
 
 def test_several_ratios_are_stacked():

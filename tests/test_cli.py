@@ -2,16 +2,20 @@
 
 from types import SimpleNamespace
 
+import astropy.units as u
 import numpy as np
 import pytest
 import typer
 import xarray
+from astropy.cosmology import Planck18
 from astropy.io import fits
 from astropy.table import Table
 from typer.testing import CliRunner
 
 from metalgrad import cli
 from metalgrad.checkpoint import Checkpoint
+from metalgrad.options import aim
+from metalgrad.targets import load_target
 
 SHORT = ["--chains", "2", "--warmup", "30", "--draws", "30"]
 
@@ -142,6 +146,9 @@ def test_wrong_input_gets_one_sentence(run, table, tmp_path):
         "gradient": (table, "--model", "gradeint"),
         "curti23": (table, "--calibration", "curti32"),
         "no ratio of calibration": (table, "--calibration", "marino13-n2"),
+        "--center, --radius say where": (table, *at[2:]),
+        "--radius do nothing for a table": (table, *at),
+        "--resolution do nothing for a table": (table, "--resolution", 1000),
     }
     for number, (words, arguments) in enumerate(cases.items()):
         code, _, error = run("fit", *arguments, "--out", tmp_path / str(number))
@@ -149,6 +156,17 @@ def test_wrong_input_gets_one_sentence(run, table, tmp_path):
         assert words in error
         assert len(error.strip().splitlines()) == 1
         assert "Traceback" not in error
+
+
+def test_another_redshift_is_another_scale():
+    """In kpc per arcsec, unless it is said, too."""
+    card, moved = load_target("cosmos24108"), aim("cosmos24108", 2.0, "", None, None)
+    expected = Planck18.kpc_proper_per_arcmin(2.0).to_value(u.kpc / u.arcsec)
+    assert moved.kpc_per_arcsec == pytest.approx(expected)
+    assert moved.radius == card.radius
+    assert aim("cosmos24108", 2.0, "", None, 8.0).kpc_per_arcsec == 8.0
+    same = aim("cosmos24108", None, "", 0.3, None)
+    assert (same.kpc_per_arcsec, same.radius) == (card.kpc_per_arcsec, 0.3)
 
 
 def test_a_wrong_option_gets_one_sentence(run, table):

@@ -423,3 +423,8 @@ def test_total_is_the_weighted_mean():
     expected = np.average(part.flux[:, seen], weights=part.weight[:, seen], axis=0)
     assert_allclose(whole.flux[0, seen], expected)
     assert_allclose(whole.weight[0], part.weight.sum(axis=0))
+
+
+def test_lines_that_are_not_known_are_named():
+    with pytest.raises(ValueError, match=r"unknown lines Hbta; known are .*Hbeta"):
+        find_complexes(np.linspace(1.0, 5.0, 900), 6.0, prism(), ("Hbta", "OIII"))

@@ -30,7 +30,7 @@ LAYERS = {
     },
     "stars": {"stars"},
     "headers": {"headers", "columns"},
-    "layouts": {"layouts"},
+    "layouts": {"apertures", "layouts"},
     "data": {
         "targets",
         "cubes",
@@ -138,7 +138,7 @@ HOMES = {
         "verbs",
         "command",
     },
-    "regions": {"data", "edges", "command"},
+    "regions": {"layouts", "edges", "command"},
     "numpyro": {
         "priors",
         "textures",

@@ -670,3 +670,14 @@ def test_an_unknown_key_is_refused(tmp_path):
 
 def test_line_likelihood_is_what_prepare_returns():
     assert isinstance(load_model().prepare(some_tables()), LineLikelihood)
+
+
+@pytest.mark.parametrize("given", ['["r3", "O32"]', '"R3"', "[]"])
+def test_misspelt_ratios_are_refused(tmp_path, given):
+    card = tmp_path / "mine.toml"
+    field = '[field]\nkind = "Flat"\nlevel = { Normal = [8.0, 0.5] }\nscatter = 0.1\n'
+    card.write_text(f'calibration = "curti23"\nratios = {given}\n{field}')
+    with pytest.raises(
+        ValueError, match=r"ratios of model card .*mine.toml are .* R3,"
+    ):
+        load_model(card)

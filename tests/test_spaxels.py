@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from regions import CirclePixelRegion, CircleSkyRegion, PixCoord
 
 from metalgrad.cubes import Cube
+from metalgrad.lsf import constant, prism
 from metalgrad.spaxels import FLUX_DENSITY, Spaxels
 from metalgrad.targets import Target
 
@@ -45,6 +46,7 @@ def make_cube(**change):
         "pixel_scale": PIXEL * u.arcsec,
         "shape": (Y, X),
         "slices": 50 * u.deg,
+        "meta": {},
     }
     return SimpleNamespace(**cube | change)
 
@@ -331,3 +333,26 @@ def test_slices_are_turned_to_the_map(target):
     assert abs(turned - straight) == pytest.approx(20, abs=1e-3)
     unknown = Spaxels.select(make_cube(slices=None), target)
     assert unknown.slice_angle is None
+
+
+@pytest.mark.parametrize(
+    ("flux", "error"),
+    [(np.nan, 1.0), (np.inf, 1.0), (1.0, 0.0), (1.0, -1), (1, np.nan)],
+)
+def test_what_is_no_measurement_is_named(cube, target, flux, error):
+    spaxels = Spaxels.select(cube, target)
+    change = {"flux": spaxels.flux.copy(), "error": spaxels.error.copy()}
+    change["flux"][7, 2], change["error"][7, 2] = flux, error
+    with pytest.raises(ValueError, match="of spaxel 7 in pixel 2 is no measurement"):
+        replace(spaxels, **change)
+
+
+def test_the_resolution_of_another_grating_must_be_given(target):
+    assert Spaxels.select(make_cube(meta={"GRATING": "PRISM "}), target).lsf.sigma(
+        2.0
+    ) == prism().sigma(2.0)
+    for meta in ({"GRATING": "G395M"}, {"INSTRUME": "MIRI", "GRATING": "PRISM"}):
+        with pytest.raises(ValueError, match=r"of the cube is (G395M|MIRI) where"):
+            Spaxels.select(make_cube(meta=meta), target)
+        spaxels = Spaxels.select(make_cube(meta=meta), target, lsf=constant(1000.0))
+        assert_allclose(spaxels.lsf.sigma(2.0), 0.002 / 2.3548, rtol=1e-4)
