@@ -1,11 +1,12 @@
 """Metallicity gradients of galaxies from joint fits of every spaxel's spectrum."""
 
 from importlib import import_module
+from importlib.metadata import version
 
 from metalgrad.annular import AnnularGradient, annular_gradient
 from metalgrad.budget import variance_budget
 from metalgrad.calibrations import Calibration, load_calibration
-from metalgrad.checks import ConvergenceWarning
+from metalgrad.checks import ConvergenceWarning, leave_one_out
 from metalgrad.clipping import clip_outliers
 from metalgrad.comparison import compare
 from metalgrad.compression import compress
@@ -60,6 +61,7 @@ __all__ = [
     "fit_sed",
     "judge",
     "leave_groups_out",
+    "leave_one_out",
     "load_calibration",
     "load_model",
     "load_target",
@@ -72,8 +74,15 @@ __all__ = [
 LAZY = ("context", "plot", "sedplot")  # what would draw in matplotlib
 
 
+def __dir__():
+    """List what is lazy, too."""
+    return sorted({*globals(), *LAZY, "__version__"})
+
+
 def __getattr__(name):
     """Load the modules that need heavy libraries on first use."""
     if name in LAZY:
         return import_module(f"metalgrad.{name}")
+    if name == "__version__":
+        return version("metalgrad")
     raise AttributeError(f"module 'metalgrad' has no attribute {name!r}")

@@ -23,9 +23,9 @@ from metalgrad.options import (
     Resolution,
     aim,
     plotter,
-    read_position,
     save,
 )
+from metalgrad.positions import read_position
 from metalgrad.spaxels import Spaxels
 
 

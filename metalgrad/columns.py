@@ -2,15 +2,19 @@
 
 import re
 from math import prod
+from pathlib import Path
 
 import astropy.units as u
 import numpy as np
+from astropy.io.registry import IORegistryError
+from astropy.table import Table
 
 from metalgrad import geometry
 
 LINE_FLUX = u.Unit(1e-20 * u.erg / u.s / u.cm**2)
 RA_DEC = "ra", "dec"
 ROW_COLUMN = "iy", "ix"
+PLACES = "radius", "x", "y", *RA_DEC, *ROW_COLUMN
 _PER_SPAXEL = re.compile(r"[ /*.]*(spaxel|pixel|pix)\b(\^?-1)?")
 
 
@@ -18,6 +22,35 @@ def plain(values) -> np.ndarray:
     """Plain floats, NaN where masked."""
     bare = np.array(getattr(values, "unmasked", values), dtype=float)
     return np.where(getattr(values, "mask", False), np.nan, bare)
+
+
+def read_table(given) -> Table:
+    """Read a table from whatever holds one: a file, a DataFrame, arrays by name.
+
+    Names of places (`PLACES`) are known in any case.
+
+    Raises
+    ------
+    ValueError
+        If it is no table, or a file that Astropy cannot read.
+    """
+    try:
+        if isinstance(given, str | Path):
+            table = Table.read(given)
+        elif hasattr(given, "to_numpy"):  # a DataFrame
+            table = Table.from_pandas(given)
+        else:
+            table = Table(given)
+    except (IORegistryError, TypeError, ValueError) as error:
+        said = given if isinstance(given, str | Path) else type(given).__name__
+        raise ValueError(
+            f"{said} is no table of line fluxes ({str(error).splitlines()[0]}); give "
+            "an astropy Table, a DataFrame, or a file of a table (ECSV, FITS, CSV)"
+        ) from error
+    for name in table.colnames:
+        if name.lower() in {*PLACES} - {*table.colnames}:
+            table.rename_column(name, name.lower())
+    return table
 
 
 def read_fluxes(table, names) -> tuple[dict[str, np.ndarray], str]:
@@ -48,8 +81,18 @@ def read_fluxes(table, names) -> tuple[dict[str, np.ndarray], str]:
             "units to all of them, or to none"
         )
     scale = {k: 1.0 if bare else _to_line_flux(table[k].unit, k) for k in names}
-    values = {name: plain(table[name]) * factor for name, factor in scale.items()}
+    values = {name: _numbers(table[name]) * factor for name, factor in scale.items()}
     return values, "" if bare else str(LINE_FLUX)
+
+
+def _numbers(column):
+    try:
+        return plain(column)
+    except ValueError as error:
+        raise ValueError(
+            f"the column {column.name} holds what is no number ({error}); give NaN, or "
+            "a mask, where a line was not measured"
+        ) from error
 
 
 def _to_line_flux(unit, name):

@@ -37,6 +37,11 @@ class Cube:
         Cards of the primary header.
     slices : Quantity or None
         Position angle of the IFU's slices on the sky; None if it is not known.
+
+    Raises
+    ------
+    ValueError
+        If shapes or units are not these.
     """
 
     flux: Float[u.Quantity, "wave y x"]
@@ -47,6 +52,30 @@ class Cube:
     pixel_scale: u.Quantity | None = None
     meta: dict = field(default_factory=dict)
     slices: u.Quantity | None = None
+
+    def __post_init__(self):
+        """Refuse what is no cube."""
+        sizes = {name: np.shape(getattr(self, name)) for name in ("error", "good")}
+        sizes |= {"edges": (np.size(self.edges) - 1, *np.shape(self.flux)[1:])}
+        wrong = [name for name, size in sizes.items() if size != np.shape(self.flux)]
+        if np.ndim(self.flux) != 3 or wrong:
+            raise ValueError(
+                f"flux of shape {np.shape(self.flux)} with {', '.join(wrong) or 'it'} "
+                "of another where (wave, y, x), and one edge more than planes, are "
+                "expected; mend the shapes"
+            )
+        for name, unit in (
+            ("flux", FLUX_DENSITY),
+            ("error", FLUX_DENSITY),
+            ("edges", u.um),
+        ):
+            given = getattr(getattr(self, name), "unit", None)
+            if given is None or not given.is_equivalent(unit):
+                raise ValueError(
+                    f"{name} of a cube has the unit {given} where one like {unit} is "
+                    "expected; make it a Quantity of such, or Cube.read the file, "
+                    "which converts surface brightness"
+                )
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from metalgrad.foretell import foretell
 from metalgrad.hierarchy import Hierarchy, split
 from metalgrad.likelihood import LineLikelihood, from_line_maps
 from metalgrad.linemaps import LineMaps
+from metalgrad.model import Model
 from metalgrad.padding import pad, trim
 from metalgrad.psf import PSF, ImagePSF, nirspec, orient
 from metalgrad.record import record
@@ -133,9 +134,11 @@ def fit(
 
     Raises
     ------
+    TypeError
+        If model or data are none, or a number of draws is no integer.
     ValueError
-        If the data can form no ratio of the model's calibration, or the checkpoint is
-        that of another fit.
+        If the data can form no ratio of the model's calibration, the checkpoint is
+        that of another fit, or there are no chains, warm-up or draws.
 
     Warns
     -----
@@ -144,6 +147,7 @@ def fit(
     UserWarning
         If the checkpoint cannot be written; the fit goes on.
     """
+    _check(model, data, warmup=warmup, draws=draws, chains=chains)
     given = {"model": model, "data": data, "psf": psf, "slice_angle": slice_angle}
     given |= {"seed": seed, "warmup": warmup, "draws": draws, "chains": chains}
     kept = _keep(checkpoint, given | {"target_accept": target_accept})
@@ -170,6 +174,25 @@ def fit(
     posterior.attrs |= verdict_attrs(criteria)
     warn(posterior, criteria)
     return posterior
+
+
+def _check(model, data, **counts):
+    """Refuse what is no model, no data or no number before any work is done."""
+    if not isinstance(model, Model):
+        raise TypeError(
+            f"the model is a {type(model).__name__} ({model!r:.60}) where a Model is "
+            "expected; see metalgrad.load_model"
+        )
+    if not isinstance(data, Spaxels | LineMaps | LineLikelihood):
+        raise TypeError(
+            f"the data are a {type(data).__name__} where Spaxels or LineMaps are "
+            "expected; see Spaxels.select of a cube, and LineMaps.from_table"
+        )
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer):
+            raise TypeError(f"{name} is {count!r}; give an integer")
+        if count < 1:
+            raise ValueError(f"{name} is {count}; give 1 or more")
 
 
 def _keep(folder, given):

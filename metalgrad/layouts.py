@@ -24,6 +24,7 @@ SPECTRA = {
     "SPEC1D": ("WAVE", "FLUX", "ERR"),
     "EXTRACT1D": ("WAVELENGTH", "FLUX", "FLUX_ERROR"),
 }
+NEAR, FAR = 0.05 * u.um, 1000 * u.um  # wavelengths beyond are none of a galaxy's light
 SQUARE = 0.01  # of its side, by which a pixel's sides may differ
 
 _CELESTIAL = re.compile(
@@ -162,7 +163,8 @@ def convert(unit, wave, area, path="the cube"):
     """
     density = u.spectral_density(wave)
     try:
-        value = np.ones(len(wave)) * u.Unit(unit)
+        spelt = re.sub(r"\bA\b", "Angstrom", unit) if isinstance(unit, str) else unit
+        value = np.ones(len(wave)) * u.Unit(spelt)  # none is per ampere
         if area is not None and not value.unit.is_equivalent(FLUX_DENSITY, density):
             value = value * area
         return value.to_value(FLUX_DENSITY, density)
@@ -208,4 +210,10 @@ def _edges(hdus, path):
     tables = [hdu.data for hdu in hdus if hdu.name == header.get("PS3_0", "WCS-TABLE")]
     cells = {key: table[key] for table in tables for key in table.names}
     scale = u.Unit(header.get("CUNIT3", "m")).to(u.um)
-    return bins.from_axis(header, cells, str(path)) * scale << u.um
+    edges = bins.from_axis(header, cells, str(path)) * scale << u.um
+    if "CUNIT3" not in header and not np.all((edges > NEAR) & (edges < FAR)):
+        raise ValueError(
+            f"{path} has wavelengths from {edges[0]:.4g} to {edges[-1]:.4g}, for they "
+            "are in metres where CUNIT3 says nothing; add it to the header of SCI"
+        )
+    return edges

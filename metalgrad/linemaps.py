@@ -75,7 +75,7 @@ class LineMaps:
     @classmethod
     def from_table(
         cls,
-        table: Table | str | Path,
+        table,
         lines: Sequence[str] | None = None,
         target=None,
         radius: str | None = "radius",
@@ -100,7 +100,7 @@ class LineMaps:
 
         Parameters
         ----------
-        table : Table or path
+        table : Table, DataFrame, mapping, structured array or path
             The table, or a file of it (ECSV, FITS, or CSV).
         lines : sequence of str or None
             Lines to take; None takes all that are found.
@@ -120,7 +120,7 @@ class LineMaps:
             same line, units are wrong or given to some columns only, an error is zero
             or negative, a row or column is no number from 0, or no spaxel is left.
         """
-        table = Table(table if isinstance(table, Table) else Table.read(table))
+        table = columns.read_table(table)
         found = recipes.find(table.colnames, lines)
         names = [key for members in found.values() for pair in members for key in pair]
         fluxes, flux_unit = columns.read_fluxes(table, names)
@@ -188,6 +188,7 @@ class LineMaps:
                 "and a WCS are expected; reproject them to one grid, or give wcs"
             )
         pixels = np.meshgrid(*(np.arange(size) for size in shapes[0][::-1]))
+        wcs = wcs.celestial  # a cube's has wavelengths, too
         sky = SkyCoord(wcs.pixel_to_world(*pixels))
         plane, inside = apertures.cut_out(sky, target, "the maps")
         table = Table(np.argwhere(inside), names=["iy", "ix"])

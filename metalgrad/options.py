@@ -5,13 +5,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
-import astropy.units as u
 import typer
-from astropy.coordinates import SkyCoord
+from astropy.io import fits
 
 from metalgrad.cubes import Cube
 from metalgrad.files import NewFile
+from metalgrad.headers import read_whole
+from metalgrad.layouts import SPECTRA
 from metalgrad.linemaps import LineMaps
+from metalgrad.positions import read_position
 from metalgrad.spaxels import Spaxels
 from metalgrad.targets import Target, load_target
 
@@ -26,6 +28,7 @@ Resolution = Annotated[
     float | None,
     typer.Option(min=1, help="R of the cube's grating, if it is not the prism's."),
 ]
+Seed = Annotated[int, typer.Option(help="Of all randomness.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
@@ -34,7 +37,7 @@ def aim(target, redshift, center, radius, kpc_per_arcsec):
     given = {"redshift": redshift, "radius": radius, "kpc_per_arcsec": kpc_per_arcsec}
     given = {key: value for key, value in given.items() if value is not None}
     if center:
-        given["position"] = read_position(center)
+        given["position"] = read_position(center, "--center")
     if target:
         card = load_target(target)
         if redshift is not None and kpc_per_arcsec is None:  # nor is that the card's
@@ -52,25 +55,29 @@ def aim(target, redshift, center, radius, kpc_per_arcsec):
     return Target.at(**{"radius": 1.5, "name": "target"} | given)
 
 
-def read_position(text, option="--center"):
-    """Read "RA DEC", in degrees or sexagesimal."""
-    try:
-        sexagesimal = ":" in text or "h" in text
-        return SkyCoord(text, unit=(u.hourangle if sexagesimal else u.deg, u.deg))
-    except ValueError as error:
-        raise ValueError(
-            f'{option} {text!r} cannot be read; give "RA DEC" in degrees or as '
-            '"10:00:47.33 +02:28:43.14"'
-        ) from error
-
-
 def read_data(path, galaxy, aimless=AIMLESS, *, region=None, lsf=None):
     """Read a table of fluxes, or select spaxels of a galaxy in a cube."""
-    if path.suffix in TABLES:
+    if is_table(path):
         return LineMaps.from_table(path, target=galaxy)
     if galaxy is None:
         raise ValueError(aimless)
     return Spaxels.select(Cube.read(path), galaxy, region, lsf=lsf)
+
+
+def is_table(path) -> bool:
+    """Tell whether a file is a table of line fluxes, by its name or by what it holds.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    if path.suffix in TABLES:
+        return True
+    hdus = read_whole(path)
+    names = {hdu.name for hdu in hdus}
+    tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
+    return bool(tables) and not names & {"SCI", *SPECTRA}
 
 
 def refuse_idle(path, **given):
@@ -82,7 +89,7 @@ def refuse_idle(path, **given):
         If ``path`` is one, and any of them was given.
     """
     idle = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
-    if path.suffix in TABLES and idle:
+    if idle and is_table(path):
         raise ValueError(
             f"{' and '.join(idle)} do nothing for a table of fluxes, of which all rows "
             f"are taken; leave them out, or rows out of {path}"

@@ -26,6 +26,7 @@ RECIPES = {
     "SII": (["sii"], ["sii6716 sii6717 sii6718", "sii6730 sii6731 sii6732 sii6733"]),
 }
 
+GREEK = str.maketrans({"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta"})
 _ERROR = re.compile(r"(?:e|err)_(.*)|(.*)_(?:err|error)", re.IGNORECASE)
 _FLUX = re.compile(r"^(flux|f)_|_flux$", re.IGNORECASE)
 
@@ -135,7 +136,7 @@ def _check_errors(line, wrong):
 
 def _normalise(name):
     """Bring '[OIII]5006.84', 'OIII_5007' and 'oiii-5007' to one spelling."""
-    name = re.sub(r"[^a-z0-9.]", "", name.lower())
+    name = re.sub(r"[^a-z0-9.]", "", name.lower().translate(GREEK))
     name = re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.0f}", name)
     return re.sub(r"^h([abgd])(lpha|eta|amma|elta)(?=\d)", r"h\1", name)
 

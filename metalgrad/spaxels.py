@@ -12,6 +12,7 @@ metallicity         12 + log(O/H); its gradient dex / kpc
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import astropy.units as u
 import numpy as np
@@ -144,6 +145,7 @@ class Spaxels:
             spaxel is left; or if the cube is of another grating or instrument, and
             ``lsf`` is not given.
         """
+        _check_kinds(cube, target)
         lsf = lsf or find_lsf(cube)
         if cube.wcs is None and cube.shape == (1, 1):
             plane, inside = np.zeros((1, 1, 2)), np.ones((1, 1), dtype=bool)
@@ -235,6 +237,16 @@ class Spaxels:
         header = fits.Header.fromstring(self.header, sep="\n")
         header["BUNIT"] = unit
         return fits.ImageHDU(self.to_map(values), header, name)
+
+
+def _check_kinds(cube, target):
+    """Refuse a file, or the name of a target, for what it holds."""
+    for what, value, cure in (
+        ("cube", cube, "read it with metalgrad.Cube.read"),
+        ("target", target, "load it with metalgrad.load_target, or make a Target"),
+    ):
+        if isinstance(value, str | Path):
+            raise TypeError(f"the {what} is {value!r}, a text or a path; {cure}")
 
 
 def find_lsf(cube) -> LSF:

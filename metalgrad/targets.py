@@ -9,6 +9,7 @@ from astropy.coordinates import SkyCoord
 from astropy.cosmology import Planck18
 
 from metalgrad import cards
+from metalgrad.positions import read_position
 
 __all__ = ["Target", "load_target"]
 
@@ -26,6 +27,12 @@ OPTIONAL = (
     "published",
 )
 BASICS = ("redshift", "radius", "kpc_per_arcsec", "magnification")
+UNITS = {
+    "radius": u.arcsec,
+    "kpc_per_arcsec": u.kpc / u.arcsec,
+    "position_angle": u.deg,
+    "effective_radius": u.kpc,
+}
 NUMBERS = (*BASICS, "axis_ratio", "position_angle", "effective_radius")
 
 
@@ -33,14 +40,17 @@ NUMBERS = (*BASICS, "axis_ratio", "position_angle", "effective_radius")
 class Target:
     """One galaxy on the sky.
 
-    Change a copy with ``dataclasses.replace(target, position=...)``.
+    Change a copy with ``dataclasses.replace(target, position=...)``; another redshift
+    asks for another ``kpc_per_arcsec``.  Numbers with a unit may be Quantities, and
+    become numbers in that unit.
 
     Parameters
     ----------
     name : str
         Name of the target.
-    position : SkyCoord or None
-        Centre of the gradient; None where it is not known.
+    position : SkyCoord, str or None
+        Centre of the gradient, a text as for `read_position`; None where it is not
+        known.
     redshift : float
         Redshift, above 0.
     kpc_per_arcsec : float
@@ -71,13 +81,13 @@ class Target:
     """
 
     name: str
-    position: SkyCoord | None
+    position: SkyCoord | str | None
     redshift: float
-    kpc_per_arcsec: float
-    radius: float
+    kpc_per_arcsec: float | u.Quantity
+    radius: float | u.Quantity
     axis_ratio: float = 1.0
-    position_angle: float = 0.0
-    effective_radius: float | None = None
+    position_angle: float | u.Quantity = 0.0
+    effective_radius: float | u.Quantity | None = None
     masks: tuple = ()
     magnification: float = 1.0
     published: dict = field(default_factory=dict)
@@ -85,7 +95,13 @@ class Target:
     missing: tuple = ()
 
     def __post_init__(self):
-        """Refuse numbers that no galaxy can have."""
+        """Take units off, and refuse numbers that no galaxy can have."""
+        for key, unit in UNITS.items():
+            what = f"{key} of target {self.name}"
+            object.__setattr__(self, key, _strip(getattr(self, key), unit, what))
+        if isinstance(self.position, str):
+            what = f"position of target {self.name}"
+            object.__setattr__(self, "position", read_position(self.position, what))
         positive = ["redshift", "kpc_per_arcsec", "radius", "axis_ratio"]
         positive += ["magnification"]
         if self.effective_radius is not None:
@@ -110,9 +126,9 @@ class Target:
         cls,
         *,
         redshift: float,
-        radius: float,
-        position: SkyCoord | None = None,
-        kpc_per_arcsec: float | None = None,
+        radius: float | u.Quantity,
+        position: SkyCoord | str | None = None,
+        kpc_per_arcsec: float | u.Quantity | None = None,
         magnification: float = 1.0,
         name: str = "target",
     ) -> "Target":
@@ -144,8 +160,8 @@ class Target:
             name=name,
             position=position,
             redshift=float(redshift),
-            kpc_per_arcsec=float(kpc_per_arcsec),
-            radius=float(radius),
+            kpc_per_arcsec=kpc_per_arcsec,
+            radius=radius,
             magnification=float(magnification),
         )
 
@@ -208,6 +224,18 @@ def load_target(name) -> Target:
         sources=sources,
         **number,
     )
+
+
+def _strip(value, unit, what):
+    """Take the unit off a number."""
+    if not isinstance(value, u.Quantity):
+        return value if value is None else float(value)
+    try:
+        return float(value.to_value(unit))
+    except (TypeError, u.UnitConversionError) as error:
+        raise ValueError(
+            f"{what} is {value} where one number in {unit} is expected; convert it"
+        ) from error
 
 
 def _planck_scale(redshift):

@@ -12,9 +12,10 @@ from astropy.io import fits
 from astropy.table import Table
 from typer.testing import CliRunner
 
-from metalgrad import cli
+import metalgrad
+from metalgrad import cli, cli_fit
 from metalgrad.checkpoint import Checkpoint
-from metalgrad.options import aim
+from metalgrad.options import aim, is_table, read_data
 from metalgrad.targets import load_target
 
 SHORT = ["--chains", "2", "--warmup", "30", "--draws", "30"]
@@ -50,6 +51,12 @@ def table(tmp_path):
     return path
 
 
+def write_cube(path):
+    """Write what looks like a cube at first sight."""
+    flux = fits.ImageHDU(np.ones((2, 2, 2)), name="SCI")
+    fits.HDUList([fits.PrimaryHDU(), flux]).writeto(path)
+
+
 def test_a_table_is_fitted_and_everything_written(run, table, tmp_path):
     out = tmp_path / "fit"
     code, said, _ = run("fit", table, "--out", out, "--seed", 1, *SHORT)
@@ -83,11 +90,11 @@ def test_an_interrupted_fit_can_go_on(run, table, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     call = "fit", table, "--out", tmp_path, *SHORT
-    monkeypatch.setattr(cli, "fit_model", fit)
-    monkeypatch.setattr(cli, "_write_fit", interrupt)
+    monkeypatch.setattr(cli_fit, "fit_model", fit)
+    monkeypatch.setattr(cli_fit, "write_fit", interrupt)
     assert run(*call, "--seed", 1)[0] == 130
     assert (tmp_path / "checkpoint" / "x.part").exists()
-    monkeypatch.setattr(cli, "_write_fit", lambda *_: None)
+    monkeypatch.setattr(cli_fit, "write_fit", lambda *_: None)
     code, _, error = run(*call, "--seed", 2)
     assert code == 1
     assert "checkpoint of another fit (seed is 1, not 2); give another" in error
@@ -100,9 +107,11 @@ def test_spaxels_are_left_out_in_earnest_if_wanted(
     run, table, tmp_path, monkeypatch, wanted
 ):
     fitted, settings = SimpleNamespace(attrs={}), []
-    monkeypatch.setattr(cli, "fit_model", lambda *_, **__: fitted)
-    monkeypatch.setattr(cli, "fit_again", lambda *a, **k: settings.append(k) or a[0])
-    monkeypatch.setattr(cli, "_write_fit", lambda *_: None)
+    monkeypatch.setattr(cli_fit, "fit_model", lambda *_, **__: fitted)
+    monkeypatch.setattr(
+        cli_fit, "fit_again", lambda *a, **k: settings.append(k) or a[0]
+    )
+    monkeypatch.setattr(cli_fit, "write_fit", lambda *_: None)
     call = "fit", table, "--out", tmp_path, "--seed", 4, *SHORT
     assert run(*call, *["--refit"] * wanted)[0] == 0
     assert [(one["seed"], one["draws"]) for one in settings] == [(4, 30)] * wanted
@@ -136,10 +145,12 @@ def test_cards_are_listed(run, kind):
 def test_wrong_input_gets_one_sentence(run, table, tmp_path):
     broken = tmp_path / "broken.fits"
     broken.write_text("not a cube")
+    cube = tmp_path / "s3d.fits"
+    write_cube(cube)
     at = ("--redshift", 6.3, "--center", "150.1 2.4", "--radius", 0.5)
     cases = {
         "no FITS file": (broken, *at),
-        "a cube needs a galaxy": (broken,),
+        "a cube needs a galaxy": (cube,),
         "cannot be read": (broken, "--redshift", 6.3, "--center", "nowhere"),
         "No such file": (tmp_path / "none.fits", *at),
         "cosmos24108": (broken, "--target", "cosmos2410"),
@@ -167,6 +178,21 @@ def test_another_redshift_is_another_scale():
     assert aim("cosmos24108", 2.0, "", None, 8.0).kpc_per_arcsec == 8.0
     same = aim("cosmos24108", None, "", 0.3, None)
     assert (same.kpc_per_arcsec, same.radius) == (card.kpc_per_arcsec, 0.3)
+
+
+def test_a_fits_table_is_a_table(table, tmp_path):
+    path = tmp_path / "fluxes.fits"
+    Table.read(table).write(path)
+    assert is_table(path)
+    assert len(read_data(path, None)) == 5
+    cube = tmp_path / "s3d.fits"
+    write_cube(cube)
+    assert not is_table(cube)
+
+
+def test_the_version_is_told(run):
+    code, said, _ = run("--version")
+    assert (code, said) == (0, f"metalgrad {metalgrad.__version__}\n")
 
 
 def test_a_wrong_option_gets_one_sentence(run, table):

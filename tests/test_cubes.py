@@ -1,6 +1,7 @@
 """Cubes from files made by hand, and from the pipelines' own."""
 
 import gzip
+from dataclasses import replace
 
 import astropy.units as u
 import numpy as np
@@ -500,3 +501,24 @@ def test_a_write_that_fails_leaves_what_was_there(path, monkeypatch):
         cube.write(path, overwrite=True)
     assert path.read_bytes() == before
     assert [*path.parent.iterdir()] == [path]
+
+
+def test_a_cube_by_hand_is_checked(path):
+    cube = read(s3d(), path)
+    with pytest.raises(ValueError, match=r"flux of shape .* with edges of another"):
+        replace(cube, edges=cube.wave)
+    with pytest.raises(ValueError, match=r"unit MJy / sr where one like .* Cube.read"):
+        replace(cube, flux=cube.flux.value * u.Unit("MJy / sr"))
+
+
+def test_an_angstrom_is_no_ampere(path):
+    hdus, other = s3d(), s3d()
+    for name in ("SCI", "ERR"):
+        hdus[name].header["BUNIT"] = "1e-20 erg/s/cm2/A/sr"
+        other[name].header["BUNIT"] = "1e-20 erg/s/cm2/Angstrom/sr"
+    assert_allclose(read(hdus, path).flux, read(other, path).flux)
+
+
+def test_an_axis_without_a_unit_is_in_metres(path):
+    with pytest.raises(ValueError, match="are in metres where CUNIT3 says nothing"):
+        read(s3d(CUNIT3=None), path)

@@ -246,3 +246,18 @@ def test_chains_agree_where_data_tell_every_spaxel():
     assert worst < 1.05
     slope = found.posterior["slope"].values
     assert abs(slope.mean() + 0.05) < 4 * slope.std()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "gradient"}, r"the model is a str \('gradient'\) where a Model"),
+        ({"data": np.zeros(3)}, "the data are a ndarray where Spaxels or LineMaps"),
+        ({"chains": 0}, "chains is 0; give 1 or more"),
+        ({"warmup": -1}, "warmup is -1; give 1 or more"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_at_once(model, maps, change, words):
+    given = {"model": model, "data": maps} | SETTINGS | change
+    with pytest.raises((TypeError, ValueError), match=words):
+        mg.fit(given.pop("model"), given.pop("data"), **given)

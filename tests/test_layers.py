@@ -29,7 +29,7 @@ LAYERS = {
         "likelihood",
     },
     "stars": {"stars"},
-    "headers": {"headers", "columns"},
+    "headers": {"headers", "columns", "positions"},
     "layouts": {"apertures", "layouts"},
     "data": {
         "targets",
@@ -116,7 +116,14 @@ LAYERS = {
     "cases": {"bench_cases", "bench_measures", "bench_problem"},
     "rivals": {"bench_rivals"},
     "bench": {"bench", "bench_worker"},
-    "verbs": {"cli_bench", "cli_classical", "cli_reduce", "cli_sbc", "cli_sed"},
+    "verbs": {
+        "cli_bench",
+        "cli_classical",
+        "cli_fit",
+        "cli_reduce",
+        "cli_sbc",
+        "cli_sed",
+    },
     "command": {"cli"},
 }
 ORDER = list(LAYERS)

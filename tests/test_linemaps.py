@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import astropy.units as u
 import numpy as np
+import pandas as pd
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
@@ -353,3 +354,42 @@ def test_the_size_of_the_target_goes_along(target):
     target = replace(target, effective_radius=0.8)
     assert LineMaps.from_table(make_table(), target=target).effective_radius == 0.8
     assert LineMaps.from_table(make_table()).effective_radius is None
+
+
+def test_whatever_holds_a_table_is_read():
+    expected = LineMaps.from_table(make_table())
+    columns = dict(make_table())
+    for given in (columns, make_table().as_array(), pd.DataFrame(columns)):
+        assert_array_equal(LineMaps.from_table(given).flux, expected.flux)
+    named = {"Radius" if name == "radius" else name: v for name, v in columns.items()}
+    assert_array_equal(LineMaps.from_table(named).radius, expected.radius)
+
+
+def test_what_is_no_table_is_refused(tmp_path):
+    (tmp_path / "notes.xyz").write_text("nothing")
+    for given in (3.0, tmp_path / "notes.xyz"):
+        with pytest.raises(ValueError, match="is no table of line fluxes"):
+            LineMaps.from_table(given)
+    table = make_table()
+    table["Ha"] = ["1.0", "<12", "3.0"]
+    with pytest.raises(ValueError, match=r"column Ha holds what is no number .*<12"):
+        LineMaps.from_table(table)
+
+
+def test_greek_letters_are_read():
+    table = make_table()
+    for name, greek in (("Ha", "Hα"), ("Hb", "H_β")):
+        table.rename_columns([name, f"{name}_err"], [greek, f"e_{greek}"])
+    expected = LineMaps.from_table(make_table())
+    assert_array_equal(LineMaps.from_table(table).flux, expected.flux)
+
+
+def test_a_cubes_wcs_serves_for_its_maps(target):
+    header = sky().to_header()
+    header.update({"CTYPE3": "WAVE", "CRVAL3": 1e-6, "CDELT3": 1e-9, "WCSAXES": 3})
+    header.update({"CRPIX3": 1.0, "CUNIT3": "m"})
+    whole = WCS(header)
+    assert whole.naxis == 3
+    found = LineMaps.from_maps(make_maps(), target, whole)
+    expected = LineMaps.from_maps(make_maps(), target, sky())
+    assert_allclose(found.position, expected.position)

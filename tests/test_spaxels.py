@@ -356,3 +356,10 @@ def test_the_resolution_of_another_grating_must_be_given(target):
             Spaxels.select(make_cube(meta=meta), target)
         spaxels = Spaxels.select(make_cube(meta=meta), target, lsf=constant(1000.0))
         assert_allclose(spaxels.lsf.sigma(2.0), 0.002 / 2.3548, rtol=1e-4)
+
+
+def test_names_and_files_are_no_data(cube, target):
+    with pytest.raises(TypeError, match=r"the cube is .* read it with"):
+        Spaxels.select("cube.fits", target)
+    with pytest.raises(TypeError, match=r"the target is 'cosmos24108'.* load it with"):
+        Spaxels.select(cube, "cosmos24108")

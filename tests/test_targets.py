@@ -197,3 +197,23 @@ def test_many_positions_are_refused():
     positions = SkyCoord([1, 2], [3, 4], unit="deg")
     with pytest.raises(ValueError, match=r"position of target .* shape \(2,\).*one"):
         Target.at(redshift=2.0, radius=1.0, position=positions)
+
+
+def test_numbers_may_have_their_units():
+    given = Target.at(
+        redshift=6.3,
+        radius=0.01 * u.arcmin,
+        position="10 00 47.33 +02 28 43.14",
+        kpc_per_arcsec=5600 * u.pc / u.arcsec,
+    )
+    assert given.radius == pytest.approx(0.6)
+    assert given.kpc_per_arcsec == pytest.approx(5.6)
+    assert given.position.ra.deg == pytest.approx(15 * (10 + 47.33 / 3600))
+    more = {"position_angle": 0.5 * u.rad, "effective_radius": 800 * u.pc}
+    turned = dataclasses.replace(given, **more)
+    assert turned.position_angle == pytest.approx(np.degrees(0.5))
+    assert turned.effective_radius == pytest.approx(0.8)
+    with pytest.raises(ValueError, match=r"radius of target .* is 3.0 kpc where"):
+        dataclasses.replace(given, radius=3 * u.kpc)
+    with pytest.raises(ValueError, match=r"position of .* 'here' cannot be read"):
+        dataclasses.replace(given, position="here")
