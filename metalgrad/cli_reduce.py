@@ -43,7 +43,7 @@ def reduce_target(
     """
     galaxy = load_target(target)
     if center:
-        galaxy = replace(galaxy, position=read_position(center))
+        galaxy = replace(galaxy, position=read_position(center, "--center"))
     product = reduce(
         galaxy,
         out,

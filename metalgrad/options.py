@@ -69,11 +69,11 @@ def is_table(path) -> bool:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
+    ValueError
+        If it is there, has not the name of one, and is no FITS file.
     """
-    if path.suffix in TABLES:
-        return True
+    if path.suffix in TABLES or not path.is_file():
+        return path.suffix in TABLES
     hdus = read_whole(path)
     names = {hdu.name for hdu in hdus}
     tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]

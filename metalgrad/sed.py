@@ -1,6 +1,6 @@
 """Stellar mass and star formation history of a spectrum, with bagpipes.
 
-The set-up is that of Sect. 2.4 of Venturi et al. (2024): populations of Bruzual &
+The set-up is that of Sect. 2.2.2 of Venturi et al. (2024): populations of Bruzual &
 Charlot (2003) with nebular emission, the attenuation of Calzetti et al. (2000), and a
 history in four bins of age with the continuity prior of Leja et al. (2019), sampled by
 nautilus (`metalgrad.synthesis`).

@@ -1,6 +1,6 @@
 """Star formation rates from Balmer lines (Kennicutt & Evans 2012), with lensing.
 
-As in Sect. 2.2.2 of Venturi et al. (2024): the line is corrected for dust with the
+As in Sect. 2.2.1 of Venturi et al. (2024): the line is corrected for dust with the
 curve of Calzetti et al. (2000), Hβ is turned into Hα with the ratio of case B, and the
 luminosity is that of Planck18, over the magnification.
 """

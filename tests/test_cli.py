@@ -157,7 +157,7 @@ def test_wrong_input_gets_one_sentence(run, table, tmp_path):
         "gradient": (table, "--model", "gradeint"),
         "curti23": (table, "--calibration", "curti32"),
         "no ratio of calibration": (table, "--calibration", "marino13-n2"),
-        "--center, --radius say where": (table, *at[2:]),
+        "--radius, --center say where": (table, *at[2:]),
         "--radius do nothing for a table": (table, *at),
         "--resolution do nothing for a table": (table, "--resolution", 1000),
     }

@@ -112,3 +112,31 @@ def test_groups_that_are_none_are_refused(labels):
 def test_chains_that_disagree_are_told():
     with pytest.warns(mg.ConvergenceWarning, match=r"without block 4 the chains"):
         groups.warn_chains("block", np.array([1, 4]), np.array([1.0, 1.2]))
+
+
+@pytest.mark.slow  # programs for two spectra, and for weights, are compiled
+def test_groups_are_foretold_by_both_solutions(monkeypatch):
+    """What is left may know less than all: [O III] and Hβ alone leave two branches."""
+    told, fluxes = [], {"Hbeta": 0.0, "R3": 8.4, "R2": 8.4}
+    card = mg.load_calibration("curti23")
+    r3, r2 = (float(card.log_ratio(n, fluxes[n])) for n in ("R3", "R2"))
+    flux = 100.0 * np.array([[1.0, 10**r3, 0.0], [1.0, 10**r3, 10**r2]])
+    error = np.full((2, 3), 3.0)
+    error[0, 2] = np.inf
+    place = np.array([[1.0, 0.0], [2.0, 0.0]])
+    maps = mg.LineMaps(("Hbeta", "OIII", "OII"), flux, error, place, "kpc")
+    real = groups.sample
+
+    def listen(*given, **settings):
+        found = real(*given, **settings)
+        told.append(found)
+        return found
+
+    monkeypatch.setattr(groups, "sample", listen)
+    model = mg.load_model("gradient-independent")
+    mg.leave_groups_out(model, maps, [0, 1], **SHORT)
+    outcome, _, (branch, weights, _) = told[1]  # of what is left without [O II]
+    run = outcome["kept"]["theta"].shape[1]
+    assert weights.min() > 0.05
+    shares = np.bincount(branch[:: len(branch) // run], minlength=2) / run
+    np.testing.assert_allclose(shares, weights, atol=0.06)
