@@ -19,7 +19,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-
 import metalgrad as mg
 from metalgrad.simulate import simulate
 from metalgrad.summary import describe, summary
