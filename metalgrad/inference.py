@@ -127,10 +127,10 @@ def fit(
     xarray.DataTree
         ``posterior`` (``slope``, ``central``, ``scatter``, ``metallicity``, ...),
         ``sample_stats``, ``log_likelihood`` (per spaxel, with the spaxel's own latents
-        integrated out, of some draws for cubes: see `metalgrad.leave_one_out`), ``log_prior`` (of each of the
-        galaxy's parameters), ``total_log_likelihood`` (of all data, given all latents,
-        of every nth draw), ``posterior_predictive``, ``observed_data`` and
-        ``constant_data``.
+        integrated out, of some draws for cubes: see `metalgrad.leave_one_out`),
+        ``log_prior`` (of each of the galaxy's parameters), ``total_log_likelihood`` (of
+        all data, given all latents, of every nth draw), ``posterior_predictive``,
+        ``observed_data`` and ``constant_data``.
 
     Raises
     ------

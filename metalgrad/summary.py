@@ -54,6 +54,7 @@ COLUMNS = {
     "prior_ratio": "posterior over prior standard deviation; NaN if derived",
 }
 WIDTH = 79  # of a terminal
+PER_R_E = "radii in effective radii (they came without a unit), and priors per R_e"
 LABELS = {
     "slope": "slope",
     "slope_per_R_e": "slope",
@@ -179,6 +180,7 @@ def describe(posterior) -> str:
         f"calibration {meta['calibration']}",
         f"{meta['spaxels']} spaxels, {meta['chains']} chains of {meta['draws']} draws, "
         f"seed {meta['seed']}",
+        *([PER_R_E] if posterior.attrs.get("length") == "R_e" else []),
         "",
         *(["all solutions together:"] if solutions(posterior) else []),
         *_numbers(rows, meta),

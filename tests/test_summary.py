@@ -218,6 +218,12 @@ def test_the_text_gives_the_headline():
     assert max(map(len, lines)) <= 79
 
 
+def test_the_text_says_where_radii_have_no_unit():
+    told = "radii in effective radii (they came without a unit), and priors per R_e"
+    assert told in describe(make(length="R_e")).splitlines()
+    assert told not in describe(make()).splitlines()
+
+
 def test_the_text_warns():
     tree = make(valid=[8.09, 8.9])
     lines = describe(tree).splitlines()
