@@ -2,6 +2,7 @@
 
 import gzip
 from dataclasses import replace
+from types import SimpleNamespace
 
 import astropy.units as u
 import numpy as np
@@ -505,8 +506,14 @@ def test_a_write_that_fails_leaves_what_was_there(path, monkeypatch):
 
 def test_a_cube_by_hand_is_checked(path):
     cube = read(s3d(), path)
-    with pytest.raises(ValueError, match=r"flux of shape .* with edges of another"):
-        replace(cube, edges=cube.wave)
+    given = {name: getattr(cube, name) for name in ("flux", "error", "edges", "good")}
+    wrong = {
+        r"flux of shape .* with edges of another": {"edges": cube.wave},
+        r"flux of a cube has the unit None": {"flux": cube.flux.value},
+    }
+    for words, change in wrong.items():  # without jaxtyping, as for users
+        with pytest.raises(ValueError, match=words):
+            Cube.__post_init__(SimpleNamespace(**given | change))
     with pytest.raises(ValueError, match=r"unit MJy / sr where one like .* Cube.read"):
         replace(cube, flux=cube.flux.value * u.Unit("MJy / sr"))
 
@@ -514,8 +521,8 @@ def test_a_cube_by_hand_is_checked(path):
 def test_an_angstrom_is_no_ampere(path):
     hdus, other = s3d(), s3d()
     for name in ("SCI", "ERR"):
-        hdus[name].header["BUNIT"] = "1e-20 erg/s/cm2/A/sr"
-        other[name].header["BUNIT"] = "1e-20 erg/s/cm2/Angstrom/sr"
+        hdus[name].header["BUNIT"] = "1e-20 erg s-1 cm-2 A-1 sr-1"
+        other[name].header["BUNIT"] = "1e-20 erg s-1 cm-2 Angstrom-1 sr-1"
     assert_allclose(read(hdus, path).flux, read(other, path).flux)
 
 

@@ -526,7 +526,7 @@ def test_normals_can_be_sorted_while_a_trace_is_under_way(coupled):
 def test_widths_of_normal_priors_are_told(coupled):
     """Of cards: the level's is 0.5 dex about 8, and shared ones' the root of rho."""
     arrays = coupled.data.arrays
-    theta = prior_points(coupled, jax.random.key(0), 2)[1]
+    theta = prior_points(coupled, coupled.data.arrays, jax.random.key(0), 2)[1]
     mean, width, _ = coupled.scales(arrays, theta)
     names = [
         *np.repeat([*coupled.galaxy], [prod(s) for s, _ in coupled.galaxy.values()])
@@ -540,7 +540,7 @@ def test_widths_of_normal_priors_are_told(coupled):
 
 def test_normals_are_put_together_as_they_were_taken_apart(coupled):
     arrays = coupled.data.arrays
-    theta = prior_points(coupled, jax.random.key(0), 2)[1]
+    theta = prior_points(coupled, coupled.data.arrays, jax.random.key(0), 2)[1]
     normals = straight.standardise(coupled, arrays, theta)
     free = theta[straight.sort(coupled).free]
     assert_allclose(straight.join(coupled, arrays, free, normals)[0], theta)

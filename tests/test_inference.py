@@ -1,5 +1,7 @@
 """A fit from end to end, on a few line maps of known truth."""
 
+import warnings
+
 import arviz_stats
 import jax.numpy as jnp
 import numpy as np
@@ -127,9 +129,16 @@ def test_leave_one_out_is_right_as_it_stands(model, maps, posterior):
         name: xarray.concat([fit[name].ds.drop_vars("chain") for fit in fits], "chain")
         for name in groups
     }
-    score = arviz_stats.loo(xarray.DataTree.from_dict(whole), pointwise=True)
-    assert (score.pareto_k < 0.7).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of one k, see below
+        score = arviz_stats.loo(xarray.DataTree.from_dict(whole), pointwise=True)
+    worst = np.argmax(score.pareto_k.values)
+    assert (np.delete(score.pareto_k.values, worst) < 0.7).all()
     assert score.elpd < 0 < score.p < 20
+    # That of the brightest is 0.72 by 9600 draws: its density is that of a fit without.
+    alone = np.arange(len(maps)) == worst
+    without = mg.leave_groups_out(model, maps, alone.astype(int), **SETTINGS)
+    np.testing.assert_allclose(without.elpd_i[1], score.elpd_i[worst], atol=0.3)
 
 
 def test_saturated_density_is_that_of_measured_fluxes(maps):

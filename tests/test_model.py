@@ -676,7 +676,9 @@ def test_line_likelihood_is_what_prepare_returns():
 def test_misspelt_ratios_are_refused(tmp_path, given):
     card = tmp_path / "mine.toml"
     field = '[field]\nkind = "Flat"\nlevel = { Normal = [8.0, 0.5] }\nscatter = 0.1\n'
-    card.write_text(f'calibration = "curti23"\nratios = {given}\n{field}')
+    card.write_text(
+        f'summary = "."\ncalibration = "curti23"\nratios = {given}\n{field}'
+    )
     with pytest.raises(
         ValueError, match=r"ratios of model card .*mine.toml are .* R3,"
     ):

@@ -341,6 +341,7 @@ def test_cells_lie_where_astropy_says(turn):
         flux=flux * FLUX_DENSITY,
         error=flux * FLUX_DENSITY,
         edges=np.array([3.0, 3.1, 3.3]) * u.um,
+        meta={},
         good=flux > 0,
         wcs=wcs,
         pixel_scale=PIXEL * u.arcsec,
