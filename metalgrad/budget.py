@@ -16,8 +16,8 @@ from astropy.table import Table
 
 from metalgrad import dust, lines
 from metalgrad.calibrations import load_calibration
+from metalgrad.measures import SAMPLE
 
-SAMPLE = ("chain", "draw")
 CAUSES = {
     "shared": "calibrations' dispersion that is common to the galaxy",
     "local": "calibrations' dispersion within the galaxy",

@@ -1,7 +1,6 @@
 """The command that measures a gradient as the paper did."""
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +21,7 @@ from metalgrad.options import (
     Overwrite,
     Resolution,
     aim,
+    can_draw,
     plotter,
     save,
 )
@@ -83,9 +83,7 @@ def classical(
     spaxels = Spaxels.select(data, result.target, region, lsf=lsf)
     with NewFile(out / "maps.fits") as fresh:
         flux_maps(fit_lines(spaxels, rescale=not trust_errors)).writeto(fresh)
-    if find_spec("matplotlib") is None or find_spec("corner") is None:
-        typer.echo("no pictures: install metalgrad[plot] for them", err=True)
-    else:
+    if can_draw():
         save({"annuli": plotter("annular_plot").annuli(result)}, out)
     with NewFile(out / "gradient.ecsv") as fresh:
         result.summary().write(fresh, format="ascii.ecsv")

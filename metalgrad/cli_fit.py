@@ -3,7 +3,6 @@
 import shutil
 import sys
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +22,7 @@ from metalgrad.options import (
     Resolution,
     Seed,
     aim,
+    can_draw,
     plotter,
     read_data,
     refuse_idle,
@@ -122,9 +122,7 @@ def write_fit(posterior, data, out) -> None:
             write_maps(posterior, fresh)
     typer.echo(describe(posterior))
     _write_budget(posterior, out)
-    if find_spec("matplotlib") is None or find_spec("corner") is None:
-        typer.echo("no pictures: install metalgrad[plot] for them", err=True)
-    else:
+    if can_draw():
         _draw(posterior, data, out)
     typer.echo(f"written to {out}")
 

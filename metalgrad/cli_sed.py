@@ -1,7 +1,6 @@
 """The command that weighs the stars of a galaxy."""
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from astropy.table import Table
 from metalgrad.cubes import FLUX_DENSITY, Cube
 from metalgrad.files import NewFile
 from metalgrad.linefit import fit_lines
-from metalgrad.options import AIMLESS, Out, aim, plotter, save
+from metalgrad.options import AIMLESS, Out, aim, can_draw, plotter, save
 from metalgrad.sed import fit_sed
 from metalgrad.spaxels import Spaxels
 from metalgrad.sums import add_up
@@ -78,9 +77,7 @@ def weigh(
     with NewFile(out / "summary.ecsv") as fresh:
         table.write(fresh, format="ascii.ecsv")
     typer.echo("\n".join(table.pformat(max_lines=-1, max_width=-1)))
-    if find_spec("matplotlib") is None or find_spec("corner") is None:
-        typer.echo("no pictures: install metalgrad[plot] for them", err=True)
-    else:
+    if can_draw():
         plot = plotter("sedplot")
         pictures = {"spectrum": plot.spectrum, "history": plot.history}
         pictures["corner"] = plot.corner

@@ -17,7 +17,8 @@ from astropy.table import Table
 from scipy.stats import kstwo
 from xarray import DataArray, Dataset, DataTree, concat
 
-from metalgrad.maps import SAMPLE, Map, placer
+from metalgrad.maps import Map, placer
+from metalgrad.measures import SAMPLE
 from metalgrad.record import TOTAL
 
 SENSITIVE = 0.05  # 2024S&C....34...57K, section 4

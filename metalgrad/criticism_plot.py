@@ -9,7 +9,8 @@ from scipy.stats import kstwo
 from xarray import Dataset, DataTree
 
 from metalgrad import lines, panels
-from metalgrad.maps import SAMPLE, Map, celestial
+from metalgrad.maps import Map, celestial
+from metalgrad.measures import SAMPLE
 
 BAND = 0.95
 SHOWN = 12  # draws, of a line's

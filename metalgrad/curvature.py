@@ -18,9 +18,8 @@ from metalgrad import settled, whitening
 from metalgrad.collapse import collapse
 from metalgrad.hierarchy import Hierarchy
 from metalgrad.krylov import LEAST
-from metalgrad.modes import STARTS, find_branches
 
-STEPS, MANY = 4, 10  # Newton's in spaxels, from near their modes and from afar
+STEPS = 4  # of Newton in spaxels, from near their modes
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +37,6 @@ class Expansion:
     bridge : array, (unit, latent, galaxy)
     root : array, (unit, latent, latent), optional
         The identity where the latents are still coordinates.
-    log_evidence : float
-        Laplace approximation.
     steady : dict, optional
         What ``z`` are coordinates of: those of `steady.place` where all spaxels are one
         unit, and of `settled.place` where each is one.
@@ -50,7 +47,6 @@ class Expansion:
     stretch: Float[Array, "galaxy galaxy"]
     bridge: Float[Array, "unit latent galaxy"]
     root: Float[Array, "unit latent latent"] | None
-    log_evidence: float
     steady: dict | None = None
 
     @property
@@ -123,13 +119,6 @@ def blank(hierarchy: Hierarchy, arrays) -> dict:
     }
 
 
-def expand(hierarchy: Hierarchy, arrays, key, starts: int = STARTS) -> Expansion:
-    """Find the best mode, as `find_branches` does, and the curvature there."""
-    return expand_about(
-        hierarchy, arrays, *find_branches(hierarchy, arrays, key, starts)[0]
-    )
-
-
 def expand_about(hierarchy: Hierarchy, arrays, theta, z) -> Expansion:
     """Gaussian approximation about a mode of the collapsed posterior.
 
@@ -150,10 +139,7 @@ def expand_about(hierarchy: Hierarchy, arrays, theta, z) -> Expansion:
     stretch = axes / jnp.sqrt(value)
     affine = {"theta": theta, "z": still, "stretch": stretch, "root": root}
     bridge = _bridge(hierarchy, arrays, affine | {"steady": coordinates})
-    potential = float(collapse(hierarchy, arrays, theta, z, MANY)[0])
-    volume = 0.5 * (len(theta) * np.log(2 * np.pi) - float(jnp.sum(jnp.log(value))))
-    evidence = volume - potential
-    return Expansion(theta, still, stretch, bridge, root, evidence, coordinates)
+    return Expansion(theta, still, stretch, bridge, root, coordinates)
 
 
 def finite_hessian(hierarchy, arrays, theta, z, step: float = 3e-3):

@@ -13,8 +13,9 @@ from xarray import DataArray, DataTree
 from metalgrad import geometry
 from metalgrad.columns import LINE_FLUX
 from metalgrad.files import NewFile, refuse_to_replace
+from metalgrad.measures import SAMPLE
+from metalgrad.positions import read_wcs
 
-SAMPLE = ("chain", "draw")
 # The line whose brightness shows the gas best: the first that was fitted.
 BALMER = ("Hbeta", "Halpha", "Hgamma", "Hdelta")
 METALLIC = "OIII"
@@ -127,7 +128,7 @@ def celestial(posterior: DataTree) -> WCS | None:
     astropy.wcs.WCS or None
     """
     cards = posterior.attrs.get("wcs", "")
-    return WCS(fits.Header.fromstring(cards, sep="\n")).celestial if cards else None
+    return read_wcs(cards) if cards else None
 
 
 def centre(posterior: DataTree) -> tuple[float, float] | None:

@@ -8,6 +8,7 @@ import xarray
 from arviz_stats import bfmi, ess, loo, rhat
 
 TAILS = (0.05, 0.95)  # quantiles whose effective draws count, 2021BayAn..16..667V
+SAMPLE = ("chain", "draw")  # axes of draws
 REFITTED = "refitted"  # group of what fits without a spaxel found
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -94,6 +95,14 @@ def refuse_idle(path, **given):
             f"{' and '.join(idle)} do nothing for a table of fluxes, of which all rows "
             f"are taken; leave them out, or rows out of {path}"
         )
+
+
+def can_draw() -> bool:
+    """Tell whether there is what draws pictures; say what to install where not."""
+    there = find_spec("matplotlib") is not None and find_spec("corner") is not None
+    if not there:
+        typer.echo("no pictures: install metalgrad[plot] for them", err=True)
+    return there
 
 
 def plotter(name):

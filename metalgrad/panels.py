@@ -5,7 +5,7 @@ from matplotlib.colors import LogNorm
 from scipy.stats import rankdata
 
 from metalgrad import lines
-from metalgrad.maps import SAMPLE
+from metalgrad.measures import SAMPLE
 from metalgrad.profiles import rise
 from metalgrad.solutions import solutions
 

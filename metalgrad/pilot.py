@@ -213,7 +213,6 @@ def expand_at(hierarchy: Hierarchy, arrays, theta, z, path=None, told=None, leas
         stretch=jnp.asarray(stretch),
         bridge=jnp.asarray(bridge[None]),
         root=None,
-        log_evidence=np.nan,
         steady=coordinates,
     )
 

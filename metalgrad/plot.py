@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from xarray import DataTree
 
 from metalgrad import checks, panels
-from metalgrad.maps import SAMPLE, celestial, centre, lay_out
+from metalgrad.maps import celestial, centre, lay_out
+from metalgrad.measures import SAMPLE
 from metalgrad.sheets import against_annuli as against_annuli
 from metalgrad.sheets import overview as overview
 from metalgrad.spectra import brightest, predict

@@ -1,7 +1,9 @@
-"""Positions on the sky, as people write them."""
+"""Positions on the sky, as people and headers write them."""
 
 import astropy.units as u
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.wcs import WCS
 
 SEXAGESIMAL = 6  # numbers of a position in hours, degrees, minutes and seconds
 
@@ -29,3 +31,8 @@ def read_position(text: str, what: str = "the position") -> SkyCoord:
             f'{what} {text!r} cannot be read; give "RA DEC" in degrees or as '
             '"10:00:47.33 +02:28:43.14"'
         ) from error
+
+
+def read_wcs(cards: str) -> WCS:
+    """Read celestial coordinates from FITS cards, one a line."""
+    return WCS(fits.Header.fromstring(cards, sep="\n")).celestial

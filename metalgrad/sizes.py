@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy.coordinates import SkyCoord
-from astropy.io import fits
-from astropy.wcs import WCS
 from jaxtyping import Float
 
 from metalgrad.linefit import fit_lines
 from metalgrad.lsf import LSF
+from metalgrad.positions import read_wcs
 from metalgrad.spaxels import Spaxels
 
 # Radius that holds half the light of a round Gaussian, in standard deviations.
@@ -151,7 +150,7 @@ def _describe(spaxels, found, sigma, spread, psf_fwhm):
     angle = found.theta.value + (np.pi / 2 if sigma[1] > sigma[0] else 0.0)
     place, turn = None, np.nan
     if spaxels.header:
-        wcs = WCS(fits.Header.fromstring(spaxels.header, sep="\n"))
+        wcs = read_wcs(spaxels.header)
         x, y = found.x_mean.value, found.y_mean.value
         ends = wcs.pixel_to_world([x, x + np.cos(angle)], [y, y + np.sin(angle)])
         place, turn = ends[0], float(ends[0].position_angle(ends[1]).deg % 180)
@@ -199,7 +198,7 @@ def find_peak(
         raise ValueError(f"no spaxel has {of} measured, so it has no peak")
     row, column = np.unravel_index(np.nanargmax(image), image.shape)
     dy, dx = _top(np.pad(image, NEAR, constant_values=np.nan), row, column)
-    wcs = WCS(fits.Header.fromstring(spaxels.header, sep="\n"))
+    wcs = read_wcs(spaxels.header)
     return wcs.pixel_to_world(column + dx, row + dy)
 
 

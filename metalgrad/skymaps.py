@@ -2,7 +2,6 @@
 
 import astropy.units as u
 import numpy as np
-from astropy.io import fits
 from astropy.visualization.wcsaxes import add_beam, add_scalebar
 from astropy.wcs import WCS
 from xarray import DataTree
@@ -10,6 +9,7 @@ from xarray import DataTree
 from metalgrad import lines, maps, panels
 from metalgrad.columns import LINE_FLUX
 from metalgrad.linefit import DETECTED
+from metalgrad.positions import read_wcs
 from metalgrad.sizes import continuum_map
 
 DENSITY = r"$10^{-20}$ erg s$^{-1}$ cm$^{-2}$ µm$^{-1}$"
@@ -36,7 +36,7 @@ def celestial(spaxels):
             "the spaxels have no sky coordinates to lay annuli on; select them from a "
             "cube with a WCS"
         )
-    return WCS(fits.Header.fromstring(spaxels.header, sep="\n")).celestial
+    return read_wcs(spaxels.header)
 
 
 def offsets(spaxels, middle):

@@ -8,11 +8,11 @@ from xarray import DataTree
 
 from metalgrad.compression import drop_outliers
 from metalgrad.lsf import LSF
+from metalgrad.measures import SAMPLE
 from metalgrad.noise import measure_correlation
 from metalgrad.tuning import Tuning, light_up
 from metalgrad.windows import Cut, cut_all, find_complexes
 
-SAMPLE = ("chain", "draw")
 CUT_OFF = 1e-10  # a continuum term that the data cannot tell stays zero
 
 

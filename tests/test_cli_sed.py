@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from typer.testing import CliRunner
 
 import metalgrad as mg
-from metalgrad import cli, cli_sed
+from metalgrad import cli, cli_sed, options
 from metalgrad.simulate import simulate
 
 
@@ -28,7 +28,7 @@ def asked(monkeypatch):
         return xarray.DataTree.from_dict({"posterior": dataset})
 
     monkeypatch.setattr(cli_sed, "fit_sed", fit)
-    monkeypatch.setattr(cli_sed, "find_spec", lambda name: None)
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
     return calls
 
 

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from metalgrad import curvature, modes, settled, whitening
+from metalgrad.collapse import collapse
 from metalgrad.hierarchy import split
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.model import LineData
@@ -64,9 +65,15 @@ def hierarchy(request, data):
     return split(partial(story, told=request.param), data)
 
 
+def expand(hierarchy, arrays, key, starts):
+    """Expand about the best mode."""
+    best = modes.find_branches(hierarchy, arrays, key, starts)[0]
+    return curvature.expand_about(hierarchy, arrays, *best)
+
+
 @pytest.fixture(scope="module")
 def expansion(hierarchy, data):
-    return curvature.expand(hierarchy, data.arrays, jax.random.key(0), starts=2)
+    return expand(hierarchy, data.arrays, jax.random.key(0), starts=2)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +125,12 @@ def test_unwhiten_gives_the_posterior_covariance(hierarchy, data, expansion, tru
     np.testing.assert_allclose(jax.jacobian(go)(far), jacobian, atol=1e-9)
 
 
-def test_the_evidence_is_that_of_a_gaussian(expansion, truth):
-    np.testing.assert_allclose(expansion.log_evidence, truth[2], atol=1e-3)
+def test_the_evidence_is_that_of_a_gaussian(hierarchy, data, expansion, truth):
+    theta, start = expansion.theta, jnp.zeros((SPAXELS, LATENTS))
+    height = collapse(hierarchy, data.arrays, theta, start, 10)[0]
+    volume = np.linalg.slogdet(expansion.stretch)[1]
+    volume += 0.5 * len(theta) * np.log(2 * np.pi)
+    np.testing.assert_allclose(volume - height, truth[2], atol=1e-3)
 
 
 def test_several_starts_find_the_deeper_of_two_modes(data):
@@ -139,7 +150,7 @@ def test_several_starts_find_the_deeper_of_two_modes(data):
     white = np.full((SPAXELS, LINES), 10 * (4.0 + 0.04))
     pair = data.with_arrays(data.arrays | {"root": root, "white": white})
     hierarchy = split(forked, pair)
-    found = curvature.expand(hierarchy, pair.arrays, jax.random.key(2), starts=6)
+    found = expand(hierarchy, pair.arrays, jax.random.key(2), starts=6)
     np.testing.assert_allclose(found.theta, 2.0, atol=1e-2)
     one = jnp.array([-1.5])
     stuck = modes.find_mode(hierarchy, pair.arrays, one, key=jax.random.key(3))
@@ -172,10 +183,9 @@ def test_a_width_that_vanishes_is_no_mode(data, middle):
         data.arrays | {"root": root, "white": np.zeros((SPAXELS, LINES))}
     )
     hierarchy = split(partial(funnel, middle=middle), faint)
-    found = curvature.expand(hierarchy, faint.arrays, jax.random.key(4))
+    found = expand(hierarchy, faint.arrays, jax.random.key(4), modes.STARTS)
     for part in jax.tree.leaves(found.arrays):
         assert np.isfinite(part).all()
-    assert np.isfinite(found.log_evidence)
     middle, width = bulk()
     start = list(hierarchy.galaxy).index("rho")
     assert start == 0

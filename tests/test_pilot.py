@@ -351,7 +351,7 @@ def test_short_chains_have_settled_where_they_stay_together(
 ):
     """By widths of the coordinates found from them: here of two units each."""
     size, every = galaxy.sizes[0], sort(galaxy).free
-    one = {"z": jnp.zeros((1, 1)), "root": None, "log_evidence": 0.0}
+    one = {"z": jnp.zeros((1, 1)), "root": None}
     middle, width = jnp.linspace(0.0, 1.0, len(every)), 2.0
     one |= {"stretch": width * jnp.eye(len(every))}
     one |= {"bridge": jnp.zeros((1, 1, len(every)))}
