@@ -1,6 +1,5 @@
 """The command that measures a gradient as the paper did."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,15 +16,16 @@ from metalgrad.linefit import DETECTED, fit_lines
 from metalgrad.lsf import constant
 from metalgrad.options import (
     AIMLESS,
+    Masks,
     Out,
     Overwrite,
     Resolution,
     aim,
     can_draw,
+    cover,
     plotter,
     save,
 )
-from metalgrad.positions import read_position
 from metalgrad.spaxels import Spaxels
 
 
@@ -41,9 +41,7 @@ def classical(
     ] = "",
     radius: Annotated[float | None, typer.Option(help="Of the last [arcsec].")] = None,
     kpc_per_arcsec: Annotated[float | None, typer.Option(help="Scale.")] = None,
-    mask: Annotated[
-        list[str] | None, typer.Option(help='Circle to leave out: "RA DEC ARCSEC".')
-    ] = None,
+    mask: Masks = None,
     region: Annotated[Path | None, typer.Option(help="DS9 region file.")] = None,
     goal_fwhm: Annotated[
         float | None, typer.Option(help="Smooth to this PSF first [arcsec].")
@@ -65,8 +63,7 @@ def classical(
     galaxy = aim(target, redshift, center, radius, kpc_per_arcsec)
     if galaxy is None:
         raise ValueError(AIMLESS)
-    circles = tuple(_circle(text) for text in mask or [])
-    galaxy = replace(galaxy, masks=galaxy.masks + circles)
+    galaxy = cover(galaxy, mask)
     data, lsf = Cube.read(cube), constant(resolution) if resolution else None
     result = annular_gradient(
         data,
@@ -114,18 +111,6 @@ def flux_maps(fit) -> fits.HDUList:
             unit = LINE_FLUX.to_string("fits")
             hdus.append(fit.spectra.map_hdu(values, f"{line}{name}".upper(), unit))
     return fits.HDUList(hdus)
-
-
-def _circle(text):
-    """Read a mask, "RA DEC ARCSEC"."""
-    place, _, size = text.strip().rpartition(" ")
-    try:
-        return read_position(place, "--mask"), float(size.removesuffix('"'))
-    except ValueError as error:
-        raise ValueError(
-            f'--mask {text!r} cannot be read; give "RA DEC RADIUS", the radius in '
-            "arcsec"
-        ) from error
 
 
 def _describe(result):

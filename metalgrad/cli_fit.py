@@ -17,12 +17,14 @@ from metalgrad.lsf import constant
 from metalgrad.maps import write_maps
 from metalgrad.model import load_model
 from metalgrad.options import (
+    Masks,
     Out,
     Overwrite,
     Resolution,
     Seed,
     aim,
     can_draw,
+    cover,
     plotter,
     read_data,
     refuse_idle,
@@ -46,6 +48,7 @@ def fit(
         float | None, typer.Option(help="Of the fit [arcsec]; 1.5 without a card.")
     ] = None,
     kpc_per_arcsec: Annotated[float | None, typer.Option(help="Scale.")] = None,
+    mask: Masks = None,
     region: Annotated[Path | None, typer.Option(help="DS9 region file.")] = None,
     resolution: Resolution = None,
     psf_scale: Annotated[
@@ -74,7 +77,9 @@ def fit(
     galaxy = aim(target, redshift, center, radius, kpc_per_arcsec)
     for lack in getattr(galaxy, "missing", ()):
         typer.echo(f"the card of {galaxy.name} does not have: {lack}", err=True)
-    refuse_idle(data, region=region, radius=radius, resolution=resolution)
+    idle = {"region": region, "radius": radius, "mask": mask}
+    refuse_idle(data, **idle, resolution=resolution)
+    galaxy = galaxy and cover(galaxy, mask)
     lsf = constant(resolution) if resolution else None
     spaxels = read_data(data, galaxy, region=region, lsf=lsf)
     story = load_model(model, calibration=calibration or None)

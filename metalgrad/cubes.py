@@ -15,7 +15,7 @@ from metalgrad.headers import read_whole, roll_cards
 from metalgrad.layouts import FLUX_DENSITY, UNUSABLE, convert, parse, rescale
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cube:
     """Flux densities on the sky and in wavelength, with their errors.
 
@@ -76,6 +76,15 @@ class Cube:
                     "expected; make it a Quantity of such, or Cube.read the file, "
                     "which converts surface brightness"
                 )
+
+    def __repr__(self) -> str:
+        """Say what it is, and not every number."""
+        rows, columns = self.shape
+        low, high = self.edges[[0, -1]].to_value(u.um)
+        return (
+            f"<Cube of {rows} x {columns} spaxels, {len(self.flux)} bins from "
+            f"{low:.3f} to {high:.3f} µm, {self.good.mean():.1%} good>"
+        )
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from metalgrad import apertures, columns, recipes
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LineMaps:
     """Line fluxes of the spaxels of one galaxy.
 
@@ -62,6 +62,14 @@ class LineMaps:
     target: str = ""
     dropped: int = 0
     effective_radius: float | None = None
+
+    def __repr__(self) -> str:
+        """Say what they are, and not every number."""
+        unit = self.flux_unit or "no unit"
+        return (
+            f"<LineMaps: {len(self)} spaxels of {self.target or 'a galaxy'}, "
+            f"{', '.join(self.lines)} [{unit}], radii in {self.radius_unit}>"
+        )
 
     def __len__(self) -> int:
         """Count the spaxels."""

@@ -30,6 +30,9 @@ Resolution = Annotated[
     typer.Option(min=1, help="R of the cube's grating, if it is not the prism's."),
 ]
 Seed = Annotated[int, typer.Option(help="Of all randomness.")]
+Masks = Annotated[
+    list[str] | None, typer.Option(help='Circle to leave out: "RA DEC ARCSEC".')
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
@@ -54,6 +57,23 @@ def aim(target, redshift, center, radius, kpc_per_arcsec):
     if redshift is None:
         return None
     return Target.at(**{"radius": 1.5, "name": "target"} | given)
+
+
+def cover(galaxy, circles):
+    """Add circles, "RA DEC ARCSEC" each, to what is left out of a galaxy."""
+    return replace(galaxy, masks=galaxy.masks + tuple(map(_circle, circles or ())))
+
+
+def _circle(text):
+    """Read a mask, "RA DEC ARCSEC"."""
+    place, _, size = text.strip().rpartition(" ")
+    try:
+        return read_position(place, "--mask"), float(size.removesuffix('"'))
+    except ValueError as error:
+        raise ValueError(
+            f'--mask {text!r} cannot be read; give "RA DEC RADIUS", the radius in '
+            "arcsec"
+        ) from error
 
 
 def read_data(path, galaxy, aimless=AIMLESS, *, region=None, lsf=None):

@@ -25,7 +25,7 @@ from metalgrad.layouts import FLUX_DENSITY
 from metalgrad.lsf import LSF, prism
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spaxels:
     """Spectra of the spaxels of one galaxy, chosen by place and never by S/N.
 
@@ -99,6 +99,14 @@ class Spaxels:
                 f"spaxel {spaxel} in pixel {pixel} is no measurement ({len(wrong)} such"
                 "); give flux 0 and an infinite error for what is bad"
             )
+
+    def __repr__(self) -> str:
+        """Say what they are, and not every number."""
+        return (
+            f"<Spaxels: {len(self)} of {self.target or 'a galaxy'} at z = "
+            f"{self.redshift:g}, {self.flux.shape[1]} bins from {self.edges[0]:.3f} to "
+            f"{self.edges[-1]:.3f} µm>"
+        )
 
     def __len__(self) -> int:
         """Count the spaxels."""

@@ -1,6 +1,6 @@
 """Target: where a galaxy is on the sky, its redshift and its scale."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,13 @@ OPTIONAL = (
     "masks",
     "published",
 )
-BASICS = ("redshift", "radius", "kpc_per_arcsec", "magnification")
 UNITS = {
     "radius": u.arcsec,
     "kpc_per_arcsec": u.kpc / u.arcsec,
     "position_angle": u.deg,
     "effective_radius": u.kpc,
 }
-NUMBERS = (*BASICS, "axis_ratio", "position_angle", "effective_radius")
+NUMBERS = ("redshift", "magnification", "axis_ratio", *UNITS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +130,7 @@ class Target:
         kpc_per_arcsec: float | u.Quantity | None = None,
         magnification: float = 1.0,
         name: str = "target",
+        **more,
     ) -> "Target":
         """Make a target that has no card.
 
@@ -138,6 +138,8 @@ class Target:
         ----------
         redshift, radius, position, magnification, name
             As in `Target`.
+        **more
+            What else a `Target` has: ``axis_ratio``, ``position_angle``, ``masks``, ...
         kpc_per_arcsec : float, optional
             By default the scale of Planck18 at this redshift, over the square root
             of the magnification.
@@ -145,7 +147,6 @@ class Target:
         Returns
         -------
         Target
-            Its other attributes have their defaults.
 
         Raises
         ------
@@ -163,6 +164,7 @@ class Target:
             kpc_per_arcsec=kpc_per_arcsec,
             radius=radius,
             magnification=float(magnification),
+            **more,
         )
 
     @property
@@ -215,9 +217,9 @@ def load_target(name) -> Target:
         missing = ("position", *missing)
     published = dict(card.get("published", {}))
     sources = published.pop("sources", {})
-    basics = {key: number.pop(key) for key in BASICS if key in number}
-    return replace(
-        Target.at(name=stem, position=position, **basics),
+    return Target.at(
+        name=stem,
+        position=position,
         masks=masks,
         missing=missing,
         published=published,

@@ -529,3 +529,8 @@ def test_an_angstrom_is_no_ampere(path):
 def test_an_axis_without_a_unit_is_in_metres(path):
     with pytest.raises(ValueError, match="are in metres where CUNIT3 says nothing"):
         read(s3d(CUNIT3=None), path)
+
+
+def test_a_cube_is_told_in_a_line(path):
+    expected = "<Cube of 4 x 5 spaxels, 6 bins from 2.850 to 3.450 µm, 100.0% good>"
+    assert repr(read(s3d(), path)) == expected

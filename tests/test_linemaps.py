@@ -393,3 +393,10 @@ def test_a_cubes_wcs_serves_for_its_maps(target):
     found = LineMaps.from_maps(make_maps(), target, whole)
     expected = LineMaps.from_maps(make_maps(), target, sky())
     assert_allclose(found.position, expected.position)
+
+
+def test_line_maps_are_told_in_a_line():
+    expected = (
+        "<LineMaps: 3 spaxels of a galaxy, Hbeta, Halpha [no unit], radii in R_e>"
+    )
+    assert repr(LineMaps.from_table(make_table())) == expected

@@ -363,3 +363,9 @@ def test_names_and_files_are_no_data(cube, target):
         Spaxels.select("cube.fits", target)
     with pytest.raises(TypeError, match=r"the target is 'cosmos24108'.* load it with"):
         Spaxels.select(cube, "cosmos24108")
+
+
+def test_spaxels_are_told_in_a_line(cube, target):
+    said = repr(Spaxels.select(cube, target))
+    assert said.startswith("<Spaxels: ")
+    assert " of mock at z = 6.3, 3 bins from 3.000 to 3.400 µm>" in said

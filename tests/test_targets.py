@@ -217,3 +217,10 @@ def test_numbers_may_have_their_units():
         dataclasses.replace(given, radius=3 * u.kpc)
     with pytest.raises(ValueError, match=r"position of .* 'here' cannot be read"):
         dataclasses.replace(given, position="here")
+
+
+def test_a_target_without_a_card_may_be_inclined():
+    given = Target.at(redshift=6.3, radius=0.6, axis_ratio=0.5, effective_radius=0.8)
+    assert (given.axis_ratio, given.effective_radius) == (0.5, 0.8)
+    with pytest.raises(TypeError, match="axis_ration"):
+        Target.at(redshift=6.3, radius=0.6, axis_ration=0.5)
