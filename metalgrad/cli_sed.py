@@ -12,7 +12,8 @@ from astropy.table import Table
 from metalgrad.cubes import FLUX_DENSITY, Cube
 from metalgrad.files import NewFile
 from metalgrad.linefit import fit_lines
-from metalgrad.options import AIMLESS, Out, aim, can_draw, plotter, save
+from metalgrad.lsf import constant
+from metalgrad.options import AIMLESS, Out, Resolution, aim, can_draw, plotter, save
 from metalgrad.sed import fit_sed
 from metalgrad.spaxels import Spaxels
 from metalgrad.sums import add_up
@@ -42,6 +43,7 @@ def weigh(
     magnification: Annotated[
         float | None, typer.Option(help="Of a lens; the card's by default.")
     ] = None,
+    resolution: Resolution = None,
     lsf_scale: Annotated[
         float, typer.Option(help="LSF over its table; below 1 for a point source.")
     ] = 1.0,
@@ -59,7 +61,8 @@ def weigh(
         raise ValueError(AIMLESS)
     if magnification is not None:
         galaxy = replace(galaxy, magnification=magnification)
-    total = add_up(Spaxels.select(Cube.read(cube), galaxy, region))
+    lsf = constant(resolution) if resolution else None
+    total = add_up(Spaxels.select(Cube.read(cube), galaxy, region, lsf=lsf))
     noise = np.nan_to_num(fit_lines(total, integrated=True).noise[0], nan=1.0)
     posterior = fit_sed(
         (total.edges[1:] + total.edges[:-1]) / 2 * u.um,
@@ -69,6 +72,7 @@ def weigh(
         seed=seed,
         out=out,
         magnification=galaxy.magnification,
+        lsf=total.lsf,
         lsf_scale=lsf_scale,
         live=live,
         effective=effective,

@@ -58,6 +58,7 @@ def test_the_sum_of_an_aperture_is_weighed(cube, asked, tmp_path):
     assert 1.0 <= ratio[0] < 1.3
     assert call["magnification"] == 2
     assert (call["seed"], call["lsf_scale"]) == (5, 0.8)
+    assert call["lsf"].sigma(3.0) == inside.lsf.sigma(3.0)
     table = Table.read(tmp_path / "sed" / "summary.ecsv")
     assert list(table["name"]) == list(cli_sed.QUANTITIES)
     assert_allclose(table["q50"], 8.0, atol=0.02)
