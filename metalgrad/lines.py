@@ -112,7 +112,6 @@ class Ratio:
         )
 
 
-@cache
 def check_known(names) -> None:
     """Refuse names of lines that are not in the catalogue.
 
@@ -128,6 +127,7 @@ def check_known(names) -> None:
         )
 
 
+@cache
 def ratio(name: str) -> Ratio:
     """Look up a ratio of ``data/ratios.toml`` by name.
 

@@ -155,7 +155,7 @@ def measure_correlation(spaxels, lsf: LSF | None = None) -> NoiseCorrelation:
     ----------
     spaxels : Spaxels
     lsf : LSF, optional
-        Tells how far lines reach; that of NIRSpec PRISM/CLEAR by default.
+        Tells how far lines reach; that of the spaxels by default.
     """
     found = stretches(spaxels, lsf or spaxels.lsf)
     if not found:

@@ -427,4 +427,4 @@ def test_total_is_the_weighted_mean():
 
 def test_lines_that_are_not_known_are_named():
     with pytest.raises(ValueError, match=r"unknown lines Hbta; known are .*Hbeta"):
-        find_complexes(np.linspace(1.0, 5.0, 900), 6.0, prism(), ("Hbta", "OIII"))
+        find_complexes(np.linspace(1.0, 5.0, 900), 6.0, prism(), ["Hbta", "OIII"])
