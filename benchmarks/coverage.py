@@ -15,7 +15,10 @@ noisy
 shared
     the same, the calibrations' dispersion wholly common to the galaxy;
 lopsided
-    the same, light elongated (0.5) and its peak 0.1" from the gradient's centre.
+    the same, light elongated (0.5) and its peak 0.1" from the gradient's centre;
+drawn
+    the same, slope, level, scatter, its length, rho and dust drawn from the default
+    model's priors: only such means of posteriors are right on average.
 
 Finished mocks are kept in ``benchmarks/results/coverage_KIND.jsonl`` and not fitted
 again; in ``coverage_starless.jsonl`` those of ``independent`` before mocks had stars.
@@ -33,6 +36,7 @@ import independent
 import kept
 import numpy as np
 from astropy.coordinates import SkyCoord
+from astropy.cosmology import Planck18
 
 import metalgrad as mg
 from metalgrad import inference
@@ -43,6 +47,7 @@ SLOPES = (-0.2, 0.1)  # dex/kpc
 PRIOR = 0.2  # sd of the default model's slope [dex/kpc]
 SETTINGS = {"warmup": 100, "draws": 200, "chains": 2}  # as of the cubes' SBC
 RADIUS = 0.6  # arcsec
+REDSHIFT, LIGHT = 6.361, 1.2  # of the independent mocks; half-light radius [kpc]
 
 
 def draw_own(path, seed, slope):
@@ -59,6 +64,25 @@ def draw_independent(path, seed, slope, **change):
     return mg.Target.at(redshift=truth["redshift"], radius=RADIUS, position=centre)
 
 
+def draw_nature(seed):
+    """Draw slope and nuisances of a galaxy from the default model's priors."""
+    rng = np.random.default_rng(seed)
+    kpc = 1 / Planck18.arcsec_per_kpc_proper(REDSHIFT).value  # of an arcsec
+    slope, level = rng.normal(0.0, PRIOR), rng.normal(8.0, 0.5)
+    length = float(np.exp(rng.normal(-0.4, 0.5))) / kpc
+    return slope, {
+        "central": level - slope * LIGHT,
+        "scatter": abs(rng.normal(0.0, 0.15)),
+        "scatter_length": length,
+        "calibration_length": length,
+        "beyond": "straight",
+        "rho": rng.uniform(),
+        "ebv": abs(rng.normal(0.0, 0.3)),
+        "ebv_scatter": abs(rng.normal(0.0, 0.5)),
+        "auroral": 10 ** rng.normal(-1.9, 0.3),
+    }
+
+
 CHANGES = {
     "independent": {},
     "noisy": {"error_scale": 1 / 1.9, "outliers": 1e-3},
@@ -67,14 +91,17 @@ CHANGES = {
 }
 DRAW = {kind: partial(draw_independent, **some) for kind, some in CHANGES.items()}
 DRAW["own"] = draw_own
+DRAW["drawn"] = draw_independent
 
 
 def fit_mock(model, kind, seed):
     """Draw, write, read and fit one mock; return truth and posterior of the slope."""
-    truth = float(np.random.default_rng(seed).uniform(*SLOPES))
+    truth, nature = float(np.random.default_rng(seed).uniform(*SLOPES)), {}
+    if kind == "drawn":
+        truth, nature = draw_nature(seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mock.fits"
-        target = DRAW[kind](path, seed, truth)
+        target = DRAW[kind](path, seed, truth, **nature)
         spaxels = mg.Spaxels.select(mg.Cube.read(path), target)
     start = time.perf_counter()
     with warnings.catch_warnings():

@@ -83,6 +83,7 @@ def mock(
     dispersion=1.0,
     rho=0.5,
     calibration_length=0.1,
+    beyond="level",
     ebv=0.15,
     ebv_scatter=0.3,
     auroral=0.015,
@@ -129,8 +130,7 @@ def mock(
         FITS file to write; what is there is replaced.
     seed : int
     slope, central : float
-        Of 12+log(O/H) against radius in the image plane [dex/kpc, dex].  Calibrations
-        are held at the value that they have at the ends of their range.
+        Of 12+log(O/H) against radius in the image plane [dex/kpc, dex].
     scatter, scatter_length : float
         Scatter about the straight line [dex] and the length of its squared-exponential
         correlation [arcsec], which dust shares; 0: independent from spaxel to spaxel.
@@ -141,6 +141,8 @@ def mock(
     rho, calibration_length : float
         Share of the dispersion's variance that is one draw for the galaxy; length of
         the rest, as ``scatter_length``.
+    beyond : str
+        How calibrations go on beyond the ends of their range: "level" or "straight".
     ebv, ebv_scatter : float
         Median E(B-V) [mag] and its scatter (natural logarithm); Calzetti, lines only.
     auroral : float
@@ -219,7 +221,9 @@ def mock(
         sigma = dispersion * card["dispersion"]
         shared[name] = sigma * rho**0.5 * of_galaxy.standard_normal()
         local = sigma * (1 - rho) ** 0.5 * draw(calibration_length)
-        ratio[name] = 10 ** (mean_log_ratio(card, metallicity) + shared[name] + local)
+        ratio[name] = 10 ** (
+            mean_log_ratio(card, metallicity, beyond) + shared[name] + local
+        )
     # Its lines.
     emitted = {"Hbeta": light, "OIII": light * ratio["R3"], "OII": light * ratio["R2"]}
     emitted["NeIII"] = emitted["OII"] * ratio["Ne3O2"]
@@ -350,10 +354,14 @@ def read_calibration(name, ratios):
     return {ratio: whole | card[ratio] for ratio in ratios.split()}
 
 
-def mean_log_ratio(card, metallicity):
-    """Calibration's polynomial, constant beyond its range."""
-    x = np.clip(metallicity, *card["valid"]) - card["zero_point"]
-    return np.polynomial.polynomial.polyval(x, card["coefficients"])
+def mean_log_ratio(card, metallicity, beyond="level"):
+    """Calibration's polynomial, and its value or its tangent beyond its range."""
+    inside = np.clip(metallicity, *card["valid"])
+    relation = np.polynomial.Polynomial(card["coefficients"])
+    x = inside - card["zero_point"]
+    if beyond == "level":
+        return relation(x)
+    return relation(x) + relation.deriv()(x) * (metallicity - inside)
 
 
 def calzetti(rest):

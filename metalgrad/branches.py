@@ -22,6 +22,7 @@ from metalgrad.convergence import APART
 from metalgrad.foretell import log_evidence
 from metalgrad.measures import distance
 from metalgrad.mixing import alternate, mix, stay
+from metalgrad.stopping import LONGEST
 from metalgrad.threads import side_by_side
 
 PROPOSED = 256  # draws with which a spaxel's latents are integrated out
@@ -37,7 +38,7 @@ def sample(
     *,
     integrate,
     chains: int,
-    draws: int,
+    draws: int | None,
     progress: bool,
     kept=UNSAVED,
 ) -> tuple:
@@ -55,7 +56,8 @@ def sample(
         Of coordinates and draws of a branch: log likelihood of spaxels at every so
         many of the kept draws, (chain, draw, spaxel), and how many these are.
     chains, draws : int
-        Of each branch.
+        Of each branch; where ``draws`` is None, as many as are needed if there is one
+        branch, and the most there may be where there are more.
     progress : bool
     kept : Checkpoint
 
@@ -68,6 +70,8 @@ def sample(
         Where each draw is from, (draw,), and the branches' weights and their errors;
         None where there is one branch, or chains go from one to the other.
     """
+    if len(affines) > 1 and draws is None:
+        draws = LONGEST
     firsts = range(0, chains * len(affines), chains)
     each = jax.random.split(keys[0], (len(affines), chains))
     outcomes = [

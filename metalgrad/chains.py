@@ -4,7 +4,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 from threading import Event
 
 import jax
@@ -22,6 +22,7 @@ from metalgrad import (
     resonance,
     settled,
     steady,
+    stopping,
     whitening,
 )
 from metalgrad.checkpoint import UNSAVED
@@ -215,12 +216,13 @@ class Run:
         return state._replace(z=white, potential_energy=value, z_grad=slope)
 
     def chains(
-        self, keys, arrays, affine, draws: int, progress, checkpoint=UNSAVED, first=0
+        self, keys, arrays, affine, draws, progress, checkpoint=UNSAVED, first=0
     ) -> dict:
         """Run one chain per key, as many at a time as there are cores.
 
         Each goes on from where the checkpoint says that it was; there they are numbered
-        from ``first``.
+        from ``first``.  Where ``draws`` is None they end when they suffice
+        (`metalgrad.stopping`).
 
         Returns
         -------
@@ -232,33 +234,35 @@ class Run:
         numbered = enumerate(states, first)
         logs = [checkpoint.log(number, state) for number, state in numbered]
         self._compile(states[0], arrays, affine)
-        stride = checkpoint.every(draws, len(keys))
+        goals, room = stopping.goals(draws), partial(checkpoint.every, chains=len(keys))
         interrupted = Event()
         with (
             tqdm(
-                total=len(keys) * (self.warmup + draws),
-                initial=sum(log.done for log in logs),
-                disable=not progress,
-                unit="draw",
+                initial=sum(log.done for log in logs), disable=not progress, unit="draw"
             ) as bar,
             ThreadPoolExecutor(min(len(keys), os.cpu_count() or 1)) as pool,
         ):
 
-            def chain(log):
+            def chain(log, goal):
                 with jax.enable_x64(new_val=True):  # a thread begins with the default
-                    for start, end in self.spans(draws, log.done):
+                    for start, end in self.spans(goal, log.done):
                         if interrupted.is_set():
                             break
+                        stride = stopping.stride(start - self.warmup, draws, room)
                         self._go_on(log, arrays, affine, start, end, stride)
                         bar.update(end - start)
                     log.close()
 
-            try:
-                list(pool.map(chain, logs))
-            except BaseException:  # Control-C: the pool waits for its threads
-                interrupted.set()
-                raise
-        return join(logs) | {"every": stride}
+            for goal in goals:
+                bar.total = len(keys) * (self.warmup + goal)
+                try:
+                    list(pool.map(chain, logs, repeat(goal)))
+                except BaseException:  # Control-C: the pool waits for its threads
+                    interrupted.set()
+                    raise
+                if goal == goals[-1] or stopping.suffice(self.hierarchy, logs, goal):
+                    break
+        return join(logs, stopping.stride(goal - 1, draws, room))
 
     def spans(self, draws: int, done: int) -> list[tuple[int, int]]:
         """Cut the iterations from ``done`` on in chunks, warm-up apart from draws."""

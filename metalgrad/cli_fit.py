@@ -61,7 +61,9 @@ def fit(
     calibration: Annotated[str, typer.Option(help="Card of a calibration.")] = "",
     chains: Annotated[int, typer.Option(min=1)] = 4,
     warmup: Annotated[int, typer.Option(min=1)] = 300,
-    draws: Annotated[int, typer.Option(min=4)] = 1000,
+    draws: Annotated[
+        int | None, typer.Option(min=4, help="Of a chain; or as many as needed.")
+    ] = None,
     refit: Annotated[
         bool, typer.Option("--refit", help="Without spaxels of too high Pareto k.")
     ] = False,

@@ -73,7 +73,7 @@ def leave_groups_out(
     psf: PSF | ImagePSF | None = NIRSPEC,
     slice_angle: float | None = None,
     warmup: int = 300,
-    draws: int = 1000,
+    draws: int | None = None,
     chains: int = 4,
     target_accept: float = 0.8,
     progress: bool = True,
@@ -144,7 +144,7 @@ def identity(data, prepared) -> dict:
     }
 
 
-def leave_out(run, arrays, out, key, *, chains: int, draws: int, progress: bool):
+def leave_out(run, arrays, out, key, *, chains: int, draws: int | None, progress: bool):
     """Fit without some spaxels, and foretell them as a whole.
 
     Parameters

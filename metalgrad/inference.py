@@ -88,7 +88,7 @@ def fit(
     psf: PSF | ImagePSF | None = NIRSPEC,
     slice_angle: float | None = None,
     warmup: int = 300,
-    draws: int = 1000,
+    draws: int | None = None,
     chains: int = 4,
     target_accept: float = 0.8,
     progress: bool = True,
@@ -113,7 +113,12 @@ def fit(
         Position angle of the IFU's slices in the frame of the map [deg], as in
         `PSF.kernel`; by default as the cube's header tells.  Where it does not a round
         PSF of the same area is taken.
-    warmup, draws, chains : int
+    warmup, chains : int
+    draws : int, optional
+        Of each chain, after warm-up.  By default as many as are needed: 250, and where
+        chains disagree or are worth too few draws (R-hat above 1.01, or fewer than 100
+        effective draws a chain, of the galaxy's parameters or of the metallicity map)
+        500 or, at most, 1000; 1000 where there are two solutions.
     target_accept : float
     progress : bool
         Whether to show a progress bar.
@@ -135,7 +140,7 @@ def fit(
     Raises
     ------
     TypeError
-        If model or data are none, or a number of draws is no integer.
+        If model or data are none, or a number of iterations is no integer.
     ValueError
         If the data can form no ratio of the model's calibration, the checkpoint is
         that of another fit, or there are no chains, warm-up or draws.
@@ -189,6 +194,8 @@ def _check(model, data, **counts):
             "expected; see Spaxels.select of a cube, and LineMaps.from_table"
         )
     for name, count in counts.items():
+        if name == "draws" and count is None:
+            continue
         if not isinstance(count, int | np.integer):
             raise TypeError(f"{name} is {count!r}; give an integer")
         if count < 1:

@@ -27,7 +27,7 @@ def refit(
     psf: PSF | ImagePSF | None = NIRSPEC,
     slice_angle: float | None = None,
     warmup: int = 300,
-    draws: int = 1000,
+    draws: int | None = None,
     chains: int = 4,
     target_accept: float = 0.8,
     progress: bool = True,

@@ -26,6 +26,7 @@ def thin(chunk: dict, done: int, stride: int) -> dict:
         "sites": {name: _single(value) for name, value in sites.items()},
         "statistics": chunk["statistics"],
         "kept": {
+            "draw": done + some,
             "theta": chunk["theta"][some],
             "z": chunk["z"][some],
             "line_flux": flux[some],
@@ -38,13 +39,31 @@ def thin(chunk: dict, done: int, stride: int) -> dict:
     }
 
 
-def join(logs) -> dict:
-    """Put the draws of all chains together, by group and name."""
+def look(logs, name: str, draws: int) -> np.ndarray:
+    """Look at the first draws of a site in all chains, (chain, draw, ...)."""
+    each = ([part[f"sites/{name}"] for part in log.parts] for log in logs)
+    return np.stack([np.concatenate(parts)[:draws] for parts in each])
+
+
+def join(logs, stride: int = 1) -> dict:
+    """Put the draws of all chains together, by group and name.
+
+    Parameters
+    ----------
+    logs : list of Log
+        One per chain.
+    stride : int
+        At every how many draws all latents are kept; where there are more, some go.
+    """
     whole = {}
     for path in list(logs[0].parts[0]):
         group, _, name = path.partition("/")
         whole.setdefault(group, {})[name] = np.stack([log.take(path) for log in logs])
-    return whole
+    kept = whole["kept"]
+    some = kept.pop("draw")[0] % stride == 0
+    if not some.all():
+        whole["kept"] = {name: values[:, some] for name, values in kept.items()}
+    return whole | {"every": stride}
 
 
 def _single(value):

@@ -65,6 +65,7 @@ LAYERS = {
     "logs": {"logs", "fingerprint"},
     "checkpoint": {"checkpoint"},
     "thinning": {"thinning"},
+    "stopping": {"stopping"},
     "chains": {"chains", "mixing"},
     "branches": {"branches"},
     "padding": {"padding"},
