@@ -12,6 +12,7 @@ import typer
 from metalgrad.budget import tell, variance_budget
 from metalgrad.checks import ConvergenceWarning
 from metalgrad.files import NewFile, refuse_to_overwrite
+from metalgrad.inference import NIRSPEC
 from metalgrad.inference import fit as fit_model
 from metalgrad.lsf import constant
 from metalgrad.maps import write_maps
@@ -80,6 +81,7 @@ def fit(
     for lack in getattr(galaxy, "missing", ()):
         typer.echo(f"the card of {galaxy.name} does not have: {lack}", err=True)
     idle = {"region": region, "radius": radius, "mask": mask}
+    idle |= {"psf_scale": psf_scale != 1, "slice_angle": slice_angle is not None}
     refuse_idle(data, **idle, resolution=resolution)
     galaxy = galaxy and cover(galaxy, mask)
     lsf = constant(resolution) if resolution else None
@@ -89,7 +91,7 @@ def fit(
         warnings.simplefilter("ignore", ConvergenceWarning)  # described at the end
         settings = {
             "seed": seed,
-            "psf": nirspec(psf_scale) if psf_scale else None,
+            "psf": _scaled(psf_scale),
             "slice_angle": slice_angle,
             "warmup": warmup,
             "draws": draws,
@@ -116,6 +118,13 @@ def _choose_device(device):
             f"no {device} device can be used here; install metalgrad[cuda] on a "
             "machine with an NVIDIA GPU, or leave --device out"
         ) from error
+
+
+def _scaled(scale):
+    """Return the default PSF itself where it is not scaled: tables know it."""
+    if scale == 1:
+        return NIRSPEC
+    return nirspec(scale) if scale else None
 
 
 def write_fit(posterior, data, out) -> None:

@@ -52,6 +52,7 @@ def likelihood(data, psf=NIRSPEC, slice_angle=None, *, scales=(1.0,)) -> LineLik
         As for `metalgrad.scene.lay_out`.
     """
     if isinstance(data, LineMaps):
+        _refuse_to_blur(psf, slice_angle)
         return from_line_maps(data)
     if not isinstance(data, Spaxels):
         return data
@@ -65,6 +66,15 @@ def likelihood(data, psf=NIRSPEC, slice_angle=None, *, scales=(1.0,)) -> LineLik
     about = {"angle": angle, "scales": scales}
     scene = lay_out(data, compressed.signal(), observed, psf, **about)
     return replace(compressed, scene=scene)
+
+
+def _refuse_to_blur(psf, slice_angle):
+    """Refuse a PSF where there is no map to be blurred by it."""
+    if psf not in (NIRSPEC, None) or slice_angle is not None:
+        raise ValueError(
+            "psf or slice_angle given with line fluxes, which have no light around "
+            "them to be blurred: leave it out, and bin them to resolution elements"
+        )
 
 
 def prepare(model, data, psf=NIRSPEC, slice_angle=None) -> LineLikelihood:
@@ -142,8 +152,9 @@ def fit(
     TypeError
         If model or data are none, or a number of iterations is no integer.
     ValueError
-        If the data can form no ratio of the model's calibration, the checkpoint is
-        that of another fit, or there are no chains, warm-up or draws.
+        If the data can form no ratio of the model's calibration or are line fluxes
+        that no PSF can blur, the checkpoint is that of another fit, or there are no
+        chains, warm-up or draws.
 
     Warns
     -----

@@ -108,7 +108,7 @@ def refuse_idle(path, **given):
     if idle and is_table(path):
         raise ValueError(
             f"{' and '.join(idle)} do nothing for a table of fluxes, of which all rows "
-            f"are taken; leave them out, or rows out of {path}"
+            f"are taken as they are; leave them out, or rows out of {path}"
         )
 
 

@@ -160,6 +160,8 @@ def test_wrong_input_gets_one_sentence(run, table, tmp_path):
         "--radius, --center say where": (table, *at[2:]),
         "--radius do nothing for a table": (table, *at),
         "--resolution do nothing for a table": (table, "--resolution", 1000),
+        "--psf-scale do nothing for a table": (table, "--psf-scale", 0),
+        "--slice-angle do nothing for a table": (table, "--slice-angle", 0),
     }
     for number, (words, arguments) in enumerate(cases.items()):
         code, _, error = run("fit", *arguments, "--out", tmp_path / str(number))

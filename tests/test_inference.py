@@ -214,6 +214,14 @@ def test_data_that_form_no_ratio_are_refused(model):
         mg.fit(model, maps, **SETTINGS)
 
 
+@pytest.mark.parametrize("given", [{"psf": mg.nirspec(1.2)}, {"slice_angle": 0.0}])
+def test_a_table_is_not_blurred(given, model):
+    maps = draw_bright(1, count=6)
+    with pytest.raises(ValueError, match="no light around them"):
+        mg.fit(model, maps, **SETTINGS, **given)
+    assert likelihood(maps, None).lines == likelihood(maps).lines
+
+
 BRIGHT = ("OII", "NeIII", "Hgamma", "Hbeta", "OIII")
 
 
