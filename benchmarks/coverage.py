@@ -134,6 +134,7 @@ def fit_mock(model, kind, seed):
         "mean": float(draws.mean()),
         "sd": float(draws.std()),
         "rank": float(np.mean(draws < truth)),
+        "converged": int(posterior.attrs["converged"]),
         "divergences": int(posterior.sample_stats["diverging"].sum()),
         "seconds": round(time.perf_counter() - start, 1),
         **SETTINGS,
