@@ -1,8 +1,8 @@
 """Question: how long does a whole fit take, and how much memory?
 
 A mock cube of COSMOS24108 of 25 x 25 spaxels, read from its file, is fitted with the
-default model and settings (4 chains of 300 + 1000 iterations) in a fresh process, so
-that compilation is in the figure.  Run ``python benchmarks/bench_fit.py``; the answer
+default model and settings (4 chains, as many draws as are needed) in a fresh process,
+so that compilation is in the figure.  Run ``python benchmarks/bench_fit.py``; the answer
 goes to ``benchmarks/results/fit.json``.
 """
 
@@ -47,6 +47,7 @@ def fit_mock(path):
                     resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2
                 ),
                 "spaxels": len(spaxels),
+                "draws": 4 * posterior.posterior.sizes["draw"],
                 "steps per draw": round(float(np.mean(steps)), 1),
                 "divergences": int(posterior.sample_stats["diverging"].sum()),
                 "bulk ESS": table["ess_bulk"].round().astype(int).to_dict(),
