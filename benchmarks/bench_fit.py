@@ -2,8 +2,8 @@
 
 A mock cube of COSMOS24108 of 25 x 25 spaxels, read from its file, is fitted with the
 default model and settings (4 chains, as many draws as are needed) in a fresh process,
-so that compilation is in the figure.  Run ``python benchmarks/bench_fit.py``; the answer
-goes to ``benchmarks/results/fit.json``.
+so that compilation is in the figure.  Run ``python benchmarks/bench_fit.py``; the
+answer goes to ``benchmarks/results/fit.json``.
 """
 
 import json
