@@ -23,6 +23,7 @@ from metalgrad.geometry import radius
 from metalgrad.likelihood import LineLikelihood
 from metalgrad.observation import LineData
 from metalgrad.priors import Free, decenter, draw, parse_prior
+from metalgrad.small import once
 from metalgrad.textures import Smooth, Texture, load_texture
 
 RATIOS = ("R3", "R2", "O3O2", "Ne3O2", "S2")
@@ -179,7 +180,8 @@ class Model:
         anchor = next((line for line in ANCHORS if line in data.lines), data.lines[0])
         start = data.lines.index(anchor)
         bright = data.typical[start] + self.sample_brightness(canvas, data.pivot)
-        log_flux = bright[:, None] + relative - relative[:, start, None]
+        colour = once(relative - relative[:, start, None])  # not in loops over lines
+        log_flux = bright[:, None] + colour
         return jnp.exp(LN10 * jnp.clip(log_flux, -30.0, 30.0))
 
     def sample_brightness(self, canvas, pivot) -> Float[Array, " cell"]:

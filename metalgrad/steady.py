@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 
 from metalgrad import information, straight
 from metalgrad.hierarchy import Hierarchy
+from metalgrad.symmetric import gram
 
 # All ours.  Of 392 departures of a mock of COSMOS24108 data tell 96 combinations by
 # more than 0.1 of the prior.  A trajectory of 15 steps is worth 0.5 draws of the
@@ -133,8 +134,8 @@ def place(hierarchy: Hierarchy, arrays, steady, free, still):
     volume = jnp.sum(jnp.log(slim))
     rows = steady["rows"] * (each * slim)[order.others]
     first, last = jnp.split(rows, [len(order.ahead)], axis=1)
-    rest = jnp.eye(len(rows)) + last @ last.T
-    root = jnp.linalg.cholesky(rest + first @ first.T)
+    rest = jnp.eye(len(rows)) + gram(last)
+    root = jnp.linalg.cholesky(rest + gram(first))
 
     lead, data, lead_root = _lead(steady, root, free, y_lead)
     y = _settle(root, rows, data, y[order.others])
@@ -163,7 +164,7 @@ def _lead(steady, root, free, y):
     shift, leads = free - steady["centre"][: free.size], steady["leads"]
     data = steady["data"] - steady["pull"] @ shift
     along = solve_triangular(root, leads, lower=True)
-    inner = jnp.linalg.cholesky(jnp.eye(y.size) + along.T @ along)
+    inner = jnp.linalg.cholesky(jnp.eye(y.size) + gram(along.T))
     bent = data - _bend(steady, shift, jnp.zeros(y.size))
     known = along.T @ solve_triangular(root, bent, lower=True)
     mean = solve_triangular(inner, known, lower=True)

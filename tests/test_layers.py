@@ -15,7 +15,7 @@ BENCHMARKS = sorted(PACKAGE.with_name("benchmarks").glob("*.py"))
 LAYERS = {
     "cards": {"cards", "files", "ledger"},
     "scaling": {"scaling", "threads"},
-    "algebra": {"krylov", "normal", "projection", "resonance", "small"},
+    "algebra": {"krylov", "normal", "projection", "resonance", "small", "symmetric"},
     "physics": {
         "bins",
         "recipes",
