@@ -156,11 +156,16 @@ def report(rows):
 
 
 def report_shrinkage(truth, mean, sd):
-    """Print how posterior means hang on the truth: pulls that cancel show nothing."""
+    """Print how posterior means hang on the truth: pulls that cancel show nothing.
+
+    And truths on means: of galaxies of the prior by 1, were posteriors right.
+    """
     fit, covariance = np.polyfit(truth, mean, 1, w=1 / sd, cov="unscaled")
     prior = np.mean(1 - sd**2 / PRIOR**2)
     print(f"means go with {fit[0]:.2f} +- {covariance[0, 0] ** 0.5:.2f} of the truth")
     print(f"(a normal prior alone, on normal data, would make it {prior:.2f})")
+    fit, covariance = np.polyfit(mean, truth, 1, w=1 / sd, cov="unscaled")
+    print(f"truths go with {fit[0]:.2f} +- {covariance[0, 0] ** 0.5:.2f} of the mean")
     for low, high in pairwise(np.linspace(*SLOPES, 5)):
         pull = ((mean - truth) / sd)[(truth >= low) & (truth < high)]
         error = pull.std() / max(len(pull), 1) ** 0.5
