@@ -18,7 +18,7 @@ lopsided
     the same, light elongated (0.5) and its peak 0.1" from the gradient's centre;
 drawn
     the same, slope, level, scatter, its length, rho and dust drawn from the default
-    model's priors: only such means of posteriors are right on average.
+    model's priors: of such galaxies alone posteriors have to be right on average.
 
 Finished mocks are kept in ``benchmarks/results/coverage_KIND.jsonl`` and not fitted
 again; in ``coverage_starless.jsonl`` those of ``independent`` before mocks had stars.
@@ -80,7 +80,7 @@ def draw_nature(seed):
 def _shines(slope, central):
     """Tell whether [O III] outshines Hβ in an exponential disc without scatter."""
     radius = np.linspace(0, 5 * LIGHT, 200)
-    weight = radius * np.exp(-1.678 * radius / LIGHT)
+    weight = radius * np.exp(-1.678 * radius / LIGHT)  # half of it within LIGHT
     card = independent.read_calibration("curti23", "R3")["R3"]
     ratio = independent.mean_log_ratio(card, central + slope * radius, "straight")
     return np.average(10**ratio, weights=weight) > 1

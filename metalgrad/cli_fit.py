@@ -12,7 +12,6 @@ import typer
 from metalgrad.budget import tell, variance_budget
 from metalgrad.checks import ConvergenceWarning
 from metalgrad.files import NewFile, refuse_to_overwrite
-from metalgrad.inference import NIRSPEC
 from metalgrad.inference import fit as fit_model
 from metalgrad.lsf import constant
 from metalgrad.maps import write_maps
@@ -91,7 +90,7 @@ def fit(
         warnings.simplefilter("ignore", ConvergenceWarning)  # described at the end
         settings = {
             "seed": seed,
-            "psf": _scaled(psf_scale),
+            "psf": nirspec(psf_scale) if psf_scale else None,
             "slice_angle": slice_angle,
             "warmup": warmup,
             "draws": draws,
@@ -118,13 +117,6 @@ def _choose_device(device):
             f"no {device} device can be used here; install metalgrad[cuda] on a "
             "machine with an NVIDIA GPU, or leave --device out"
         ) from error
-
-
-def _scaled(scale):
-    """Return the default PSF itself where it is not scaled: tables know it."""
-    if scale == 1:
-        return NIRSPEC
-    return nirspec(scale) if scale else None
 
 
 def write_fit(posterior, data, out) -> None:

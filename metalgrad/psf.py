@@ -150,12 +150,17 @@ def orient(psf: PSF | ImagePSF | None, angle: float | None):
     return psf, angle or 0.0
 
 
-@cache
 def nirspec(scale=1.0) -> PSF:
     """Return the PSF of the NIRSpec IFU, ``scale`` times as wide as published.
 
-    After D'Eugenio et al. (2023), Eqs. 3 and 4.
+    After D'Eugenio et al. (2023), Eqs. 3 and 4.  Of the same scale it is the same
+    object.
     """
+    return _nirspec(float(scale))
+
+
+@cache
+def _nirspec(scale):
     table = cards.table("nirspec/psf.ecsv")
     # More than the prism's range; linear between nodes to 2e-6 arcsec.
     wave = np.linspace(0.5, 6.0, 551)

@@ -39,7 +39,7 @@ def suffice(hierarchy, logs, draws: int) -> bool:
     """Tell whether so many draws of each chain meet the thresholds of the verdict.
 
     R-hat, bulk and tail of what the model draws of the galaxy, and of the metallicity
-    map.
+    map, spaxels with which data were filled up among them.
 
     Parameters
     ----------

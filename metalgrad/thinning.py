@@ -45,7 +45,7 @@ def look(logs, name: str, draws: int) -> np.ndarray:
     return np.stack([np.concatenate(parts)[:draws] for parts in each])
 
 
-def join(logs, stride: int = 1) -> dict:
+def join(logs, stride: int) -> dict:
     """Put the draws of all chains together, by group and name.
 
     Parameters

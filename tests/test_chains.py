@@ -32,7 +32,8 @@ def test_every_nth_draw_is_kept_whole_wherever_chains_are_cut(stride):
             chunk = {"theta": some, "z": some[..., None], "statistics": {"lp": some}}
             chunk["sites"] = {"slope": some[:, 0], "line_flux": some[..., None]}
             log.add(start, None, thin(chunk, start, stride))
-    whole = join(logs)
+    whole = join(logs, stride)
+    assert whole["every"] == stride
     np.testing.assert_array_equal(whole["sites"]["slope"], [draws, draws + 1000])
     np.testing.assert_array_equal(whole["kept"]["theta"][0, :, 0], draws[::stride])
     assert whole["kept"]["z"].shape == whole["kept"]["line_flux"].shape

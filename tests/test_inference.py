@@ -219,7 +219,8 @@ def test_a_table_is_not_blurred(given, model):
     maps = draw_bright(1, count=6)
     with pytest.raises(ValueError, match="no light around them"):
         mg.fit(model, maps, **SETTINGS, **given)
-    assert likelihood(maps, None).lines == likelihood(maps).lines
+    for default in (None, mg.nirspec(), mg.nirspec(1)):
+        assert likelihood(maps, default).lines == likelihood(maps).lines
 
 
 BRIGHT = ("OII", "NeIII", "Hgamma", "Hbeta", "OIII")
