@@ -23,7 +23,7 @@ import numpy as np
 from metalgrad.logs import LastingLog, Log, SavedLog
 
 CARD = "fit.json"
-FORMAT = "7"  # another whenever states of chains, or what is kept, are others
+FORMAT = "8"  # another whenever states of chains, or what is kept, are others
 NEW = ".new"  # ends the name of a file that is being written
 CHECKSUM = hashlib.sha256().digest_size
 KEPT = 1000  # draws, of all chains, for which spaxels are integrated out

@@ -16,7 +16,8 @@ from metalgrad.lsf import LSF
 from metalgrad.noise import measure_correlation, temper
 from metalgrad.normal import normal_equations, square_root, whiten
 from metalgrad.residuals import find_outliers
-from metalgrad.tuning import light_up, tune
+from metalgrad.tuning import light_up, shine, tune
+from metalgrad.waves import is_lit
 from metalgrad.windows import Cut, cut_all, find_complexes
 
 
@@ -147,9 +148,17 @@ def _cuts(spaxels, lsf, names, correlation, *, starry=True):
 
 
 def _tune(spaxels, parts, correlation):
-    if correlation is None:
-        return tune(parts)
-    return tune(parts, correlation.spatial_inflation(index=spaxels.index))
+    """Find where lines are, how wide, and what stars there are, from what is lit."""
+    lit, spatial = slice(None), 1.0
+    if spaxels.pixel_scale is not None:
+        place = tuple((spaxels.index - spaxels.index.min(axis=0)).T)
+        signal = np.zeros(np.max(place, axis=1) + 1)
+        signal[place] = shine(parts)
+        where = is_lit(signal)[place]
+        lit = np.flatnonzero(where) if where.any() else lit
+    if correlation is not None:
+        spatial = correlation.spatial_inflation(index=spaxels.index[lit])
+    return tune(parts, spatial, lit)
 
 
 def _assemble(windows, parts, position):

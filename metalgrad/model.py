@@ -121,7 +121,8 @@ class Model:
         if not is_shared:
             about = self.calibration.untie(ratios, metallicity, log_ratio / dispersion)
             about, width = about + departure, jnp.sqrt(1 - rho)
-            local = canvas.draw("local", len(ratios), amplitude=width, mean=about)
+            told = {"amplitude": width, "mean": about, "coarse": True}
+            local = canvas.draw("local", len(ratios), **told)
             departure = departure + width * local
         departure = self.calibration.tie(ratios, metallicity, departure)
         return metallicity, log_ratio + dispersion * departure
@@ -156,7 +157,7 @@ class Model:
         if not (varied := np.flatnonzero(scatter)).size:
             return log_ratio
         about = {"amplitude": scatter[varied], "mean": log_ratio[:, varied]}
-        offset = canvas.draw("free_offset", varied.size, **about)
+        offset = canvas.draw("free_offset", varied.size, **about, coarse=True)
         return log_ratio.at[:, varied].add(scatter[varied] * offset)
 
     def sample_dust(self, canvas, names) -> Float[Array, "cell line"]:
@@ -167,7 +168,7 @@ class Model:
         about = {"amplitude": steep * scatter, "mean": mean, "bent": True}
         if canvas.smooth:  # spaxels that are told together tell E(B-V) itself
             about = {"amplitude": median * scatter}
-        offset = canvas.draw("reddening_offset", **about)
+        offset = canvas.draw("reddening_offset", **about, coarse=True)
         ebv = softplus(mean + steep * scatter * offset)
         numpyro.deterministic("ebv", canvas.at_spaxels(ebv))
         return -0.4 * ebv[:, None] * self.attenuation(lines.wavelengths(names))

@@ -13,14 +13,12 @@ from jaxtyping import Array, Float, Int
 from scipy.interpolate import make_interp_spline
 
 from metalgrad.blur import tabulate
+from metalgrad.waves import find_lit, make_waves, thin
 
 MARGIN = 0.2  # arcsec beyond the data: a FWHM of the PSF at the prism's red end
 CELL = 0.1  # arcsec: the shortest wave has four
 COMPACT = 0.15  # arcsec, ours: if half of the light is nearer, cells are spaxels; in
 # mocks of R_e = 0.126" the slope came out 28 % too steep with cells of 0.1"
-FINEST = 0.2  # arcsec, half the shortest wave: a PSF's FWHM leaves half its height
-MOST = 10  # waves a side
-WIDER = 1.25  # box of the waves over the data: they vanish at its edge
 ARRAYS = ("position", "pick", "waves_y", "waves_x", "frequency", "rows", "columns")
 ARRAYS += ("between_y", "between_x", "mean", "scales")
 
@@ -91,6 +89,18 @@ class Scene:
     def keep(self, chosen: np.ndarray) -> "Scene":
         """Return the scene for some of the lines."""
         return replace(self, rows=self.rows[chosen], columns=self.columns[chosen])
+
+    @property
+    def coarse(self) -> "Scene":
+        """The same scene with the longer waves alone."""
+        m, n = map(thin, self.frequency.shape)
+        return replace(
+            self,
+            waves_y=self.waves_y[:, :m],
+            waves_x=self.waves_x[:, :n],
+            frequency=self.frequency[:m, :n],
+            mean=self.mean[:m, :n],
+        )
 
     def root_density(self, length: Float[Array, ""] | float) -> Float[Array, "m n"]:
         """Amplitudes of the waves of a field of Matérn-3/2 correlation.
@@ -193,18 +203,18 @@ def lay_out(
     step = 1 if compact else max(int(CELL / pixel + 1e-6), 1)
     low, size = spaxels.index.min(axis=0), np.ptp(spaxels.index, axis=0) + 1
     places = [np.arange(-margin, n + margin + step - 1, step) for n in size]
-    finest, side = FINEST * spaxels.kpc_per_arcsec, pixel * spaxels.kpc_per_arcsec
+    seen = np.zeros(tuple(size))
+    seen[tuple((spaxels.index - low).T)] = signal
     (waves_y, along_y), (waves_x, along_x) = (
-        _waves(place, n, side, finest) for place, n in zip(places, size, strict=True)
+        make_waves(place, ends, pixel, spaxels.kpc_per_arcsec)
+        for place, ends in zip(places, find_lit(seen, pixel), strict=True)
     )
     rows, columns = _blur(psf, wavelengths, pixel, size, places, angle, scales)
     between = [
         make_interp_spline(place, np.eye(len(place)), k=1)(np.arange(n))
         for place, n in zip(places, size, strict=True)
     ]
-    seen = np.zeros(tuple(size))
-    seen[tuple((spaxels.index - low).T)] = signal / np.sum(signal)
-    mean = (between[0] @ waves_y).T @ seen @ (between[1] @ waves_x)
+    mean = (between[0] @ waves_y).T @ (seen / seen.sum()) @ (between[1] @ waves_x)
     y, x = np.meshgrid(*places, indexing="ij")
     return Scene(
         position=_extend(spaxels, np.stack([y.ravel(), x.ravel()], axis=1) + low),
@@ -254,15 +264,6 @@ def _blur(psf, wavelengths, pixel, size, places, angle, scales):
 def _spline(places):
     """Interpolation of one at each place and nothing at others, cubic if it can be."""
     return make_interp_spline(places, np.eye(len(places)), k=min(3, len(places) - 1))
-
-
-def _waves(places, count, side, finest):
-    """Sines that vanish at the ends of a box somewhat wider than the data."""
-    half = WIDER * count * side / 2
-    number = np.clip(int(2 * half / finest), 2, MOST)
-    frequency = np.arange(1, number + 1) * np.pi / (2 * half)
-    x = np.clip((places - (count - 1) / 2) * side, -half, half)  # they end there
-    return np.sin(frequency * (x[:, None] + half)) / np.sqrt(half), frequency
 
 
 def _extend(spaxels, cells):

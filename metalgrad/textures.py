@@ -54,14 +54,22 @@ class Canvas(ABC):
 
     @abstractmethod
     def draw(
-        self, name: str, *width: int, length=None, amplitude=1.0, mean=None, bent=False
+        self,
+        name: str,
+        *width: int,
+        length=None,
+        amplitude=1.0,
+        mean=None,
+        bent=False,
+        coarse=False,
     ) -> Float[Array, " cell *width"]:
         """Draw departures of unit variance, ``width`` at each cell.
 
         Over a ``length`` of their own, where one is given and neighbours share any.  By
         what ``amplitude`` the model multiplies them, and about what ``mean`` of a cell,
         helps a sampler to find its way; what is about nothing is what others' means
-        depend on, and of what is ``bent`` the softplus is seen.
+        depend on, and of what is ``bent`` the softplus is seen.  Of what is ``coarse``
+        structure nearly as fine as the PSF is left out, where neighbours share any.
         """
 
     @abstractmethod
@@ -89,14 +97,21 @@ class Spaxelwise(Canvas):
     position: Float[Array | np.ndarray, "cell 2"]
 
     def draw(
-        self, name: str, *width: int, length=None, amplitude=1.0, mean=None, bent=False
+        self,
+        name: str,
+        *width: int,
+        length=None,
+        amplitude=1.0,
+        mean=None,
+        bent=False,
+        coarse=False,
     ) -> Float[Array, " cell *width"]:
         """Draw standard normals for each spaxel; zeros where there is only one.
 
         What a single spectrum departs by from its galaxy's typical value cannot be told
         from that value: drawing both would make a ridge for a sampler to fall off.
         """
-        del length
+        del length, coarse
         if len(self) == 1:
             return jnp.zeros((1, *width))
         shape = len(self), prod(width)
@@ -170,20 +185,28 @@ class Waves(Canvas):
         return self.scene.position
 
     def draw(
-        self, name: str, *width: int, length=None, amplitude=1.0, mean=None, bent=False
+        self,
+        name: str,
+        *width: int,
+        length=None,
+        amplitude=1.0,
+        mean=None,
+        bent=False,
+        coarse=False,
     ) -> Float[Array, " cell *width"]:
         """Draw fields of unit variance; those about nothing go ahead of all others."""
         del bent
-        shape, total = self.scene.frequency.shape, prod(width)
+        scene = self.scene.coarse if coarse else self.scene
+        shape, total = scene.frequency.shape, prod(width)
         length = self.length if length is None else length
-        root = self.scene.root_density(length)
+        root = scene.root_density(length)
         reach = jnp.broadcast_to(amplitude, (total,)) * root.reshape(-1, 1)
         numpyro.deterministic(f"{name}_amplitude", reach)
         if mean is None:
             numpyro.deterministic(f"{name}_ahead", jnp.ones(total))
         with numpyro.plate("wave", shape[0] * shape[1]):
             weights = numpyro.sample(name, dist.Normal().expand([total]).to_event(1))
-        field = self.scene.field(weights.reshape(*shape, total), root)
+        field = scene.field(weights.reshape(*shape, total), root)
         return field.reshape(len(field), *width)
 
     def see(self, flux):

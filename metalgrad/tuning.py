@@ -44,6 +44,21 @@ class Tuning:
     stars_root: Float[np.ndarray, "complex mode mode"] | None = None
 
 
+def shine(parts: list[Cut]) -> Float[np.ndarray, " spaxel"]:
+    """S/N squared of all lines of each spaxel, where and as wide as they should be.
+
+    What noise alone gives is taken off, and nothing is below 0.
+
+    Parameters
+    ----------
+    parts : list of Cut
+        One for each complex.
+    """
+    at_rest = np.zeros(1), np.full(1, SCALE[0])
+    square = sum(2 * gain(part.white, *at_rest) for part in parts)
+    return np.maximum(square - sum(len(part.window.lines) for part in parts), 0.0)
+
+
 def gain(part: Cut, velocity, scale) -> Float[np.ndarray, " spaxel"]:
     """Half the drop of χ² that lines bring each spaxel.
 
@@ -68,11 +83,11 @@ def gain(part: Cut, velocity, scale) -> Float[np.ndarray, " spaxel"]:
     return 0.5 * (square_root(precision, vector)[1] ** 2).sum(axis=1)
 
 
-def tune(parts: list[Cut], spatial: float = 1.0) -> Tuning:
+def tune(parts: list[Cut], spatial: float = 1.0, lit=slice(None)) -> Tuning:
     """Find the velocity of every spaxel and the width of the LSF in every complex.
 
-    Offset and width of a complex come from the sum of all spaxels, then, with every
-    spaxel at its own velocity, from the spaxels themselves.  Their velocities are drawn
+    Offset and width of a complex come from the sum of what is lit, then, with every
+    spaxel at its own velocity, from its spaxels themselves.  Their velocities are drawn
     towards the galaxy's by their common scatter (empirical Bayes).  What the sum tells
     about the galaxy's stars is what its spaxels begin with.
 
@@ -81,16 +96,19 @@ def tune(parts: list[Cut], spatial: float = 1.0) -> Tuning:
     parts : list of Cut
         One for each complex.
     spatial : float
-        Variance of a mean over spaxels relative to independent ones.
+        Variance of a mean over the lit spaxels relative to independent ones.
+    lit : slice or array of int, (lit,)
+        Spaxels with light, those of sky being noise in any sum; all by default.
     """
-    sums = [part.total().white for part in parts]
+    sums = [part.take(lit).total().white for part in parts]
     first = [tune_sum(part) for part in sums]
     stars = weigh_stars(sums, first, is_alone=len(parts[0].flux) == 1)
-    parts = [part.starlit(*one).white for part, *one in zip(parts, *stars, strict=True)]
-    velocity, _ = tune_velocities(parts, first, spatial)
+    parts = [part.starlit(*one) for part, *one in zip(parts, *stars, strict=True)]
+    bright, parts = ([p.take(s).white for p in parts] for s in (lit, slice(None)))
+    velocity, _ = tune_velocities(bright, first, spatial)
     found = [
         tune_spaxels(part, velocity, spatial, *start)
-        for part, start in zip(parts, first, strict=True)
+        for part, start in zip(bright, first, strict=True)
     ]
     velocity, error = tune_velocities(parts, found)
     offset, scale, scale_error, _, offset_error = np.array(found).T

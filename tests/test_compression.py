@@ -217,8 +217,8 @@ def test_a_lost_complex_says_nothing(correlation):
 LINES = ("OII", "Hbeta", "OIII", "Halpha")
 
 
-def observe(path, seed, **settings):
-    """Half an arcsecond of a mock of benchmarks/independent.py, and where it is."""
+def observe(path, seed, radius=0.35, **settings):
+    """A mock of benchmarks/independent.py around where it is."""
     settings = {"wave": (2.3025, 5.2025, 581), "width": 1.0} | settings
     truth = independent.mock(path, seed=seed, slope=-0.05, **settings)
     target = Target(
@@ -226,7 +226,7 @@ def observe(path, seed, **settings):
         position=SkyCoord(truth["ra"], truth["dec"], unit="deg"),
         redshift=truth["redshift"],
         kpc_per_arcsec=truth["kpc_per_arcsec"],
-        radius=0.35,
+        radius=radius,
     )
     return Spaxels.select(Cube.read(path), target)
 
@@ -286,6 +286,27 @@ def test_one_call_does_it_all(mocks):
     assert_allclose(best(data)[1], best(expected)[1] * np.sqrt(factor))
     assert_allclose(data.root, temper(expected, factor).root)
     assert_allclose(reduced_misfit(data), 1.0, atol=0.12)
+
+
+def test_sky_around_a_galaxy_changes_no_line(tmp_path):
+    """Nor how well lines and stars are known: sums are of what is lit."""
+    settings = {"width": 2.6, "flagged": 0, "outliers": 0}
+    near, far = (observe(tmp_path / "mock.fits", 4, r, **settings) for r in (0.5, 1.2))
+    assert len(far) > 5 * len(near)
+    (small, tuning), (wide, other) = (
+        correlated(spaxels)[:2] for spaxels in (near, far)
+    )
+    ratio = other.scale_error / tuning.scale_error
+    assert_allclose(ratio, 1.0, atol=0.25)
+    assert np.all(np.abs(other.scale - tuning.scale) < tuning.scale_error)
+    assert np.all(np.abs(other.stars - tuning.stars) < 0.5)
+    spread = [np.linalg.det(one.stars_root[0]) for one in (tuning, other)]
+    assert_allclose(spread[1], spread[0], rtol=0.25)
+    inside = [
+        np.flatnonzero((far.index == place).all(axis=1))[0] for place in near.index
+    ]
+    (flux, error), (same, _) = best(small), (values[inside] for values in best(wide))
+    assert np.max(np.abs(same - flux).mean(axis=0) / error.mean(axis=0)) < 0.2
 
 
 def same(one, other):

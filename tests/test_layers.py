@@ -42,6 +42,7 @@ LAYERS = {
         "patches",
         "blur",
         "choice",
+        "waves",
     },
     "complexes": {"complexes", "sums"},
     "line fits": {"clipping", "linefit"},

@@ -501,10 +501,12 @@ def test_turning_the_sky_changes_nothing(quarters):
     plain, other = turned(0, model), turned(quarters, model)
     rng = np.random.default_rng(7)
     theta = prior_points(plain, plain.data.arrays, jax.random.key(1), 2)[1]
-    m, n = plain.data.scene.frequency.shape
+    scene = plain.data.scene
+    counts = {s.frequency.size: s.frequency.shape for s in (scene, scene.coarse)}
+    assert len({shape[0] for shape in plain.unit.values()}) == len(counts) == 2
     z, moved = [], []
     for shape in plain.unit.values():
-        waves = rng.normal(size=(m, n, *shape[1:]))
+        waves = rng.normal(size=(*counts[shape[0]], *shape[1:]))
         z.append(waves.ravel())
         for _ in range(quarters):  # turned, odd waves along the new rows change sign
             waves = np.swapaxes(waves, 0, 1)

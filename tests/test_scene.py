@@ -175,6 +175,26 @@ def test_the_mean_over_the_light_is_zero(shape, psf):
         assert_allclose(np.average(there, axis=0, weights=light), 0.0, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(3, 40), (9, 13), (33, 41), (90, 20)], ids=str)
+def test_the_coarse_scene_has_the_longer_waves(shape):
+    """Those half of which is 0.2" and more, of the same box, and at least two."""
+    scene = whole(*shape)
+    coarse = scene.coarse
+    for axis, side in enumerate(shape):
+        half = (
+            2 * 1.25 * side * PIXEL / 2 / np.arange(1, coarse.frequency.shape[axis] + 1)
+        )
+        assert len(half) <= 2 or half[-1] >= 0.2 * (1 - 1e-9)
+    m, n = coarse.frequency.shape
+    assert_array_equal(coarse.frequency, scene.frequency[:m, :n])
+    weights = np.zeros((*scene.frequency.shape, 1))
+    weights[:m, :n, 0] = np.random.default_rng(3).normal(size=(m, n))
+    whole_field = scene.field(jnp.asarray(weights), scene.root_density(0.7))
+    field = coarse.field(jnp.asarray(weights[:m, :n]), coarse.root_density(0.7))
+    assert_allclose(field, whole_field, atol=1e-12)
+    assert_array_equal(coarse.position, scene.position)
+
+
 def test_several_fields_do_not_mix(wide):
     weights = jnp.zeros((*wide.frequency.shape, 3)).at[1, 2, 1].set(1.0)
     found = wide.field(weights, wide.root_density(1.0))

@@ -138,10 +138,12 @@ def test_independent_spaxels_ignore_a_scene(scene):
 
 
 @pytest.mark.parametrize("width", WIDTHS, ids=str)
-def test_waves_are_weighed_in_their_plate(scene, width):
-    drawn, sites = draw(Waves(scene, jnp.array(1.0)), *width)
+@pytest.mark.parametrize("coarse", [False, True], ids=["fine", "coarse"])
+def test_waves_are_weighed_in_their_plate(scene, width, coarse):
+    drawn, sites = draw(Waves(scene, jnp.array(1.0)), *width, coarse=coarse)
     assert drawn.shape == (len(scene.position), *width)
-    site, count = sites["offset"], scene.frequency.size
+    drawn_from = scene.coarse if coarse else scene
+    site, count = sites["offset"], drawn_from.frequency.size
     assert [frame.name for frame in site["cond_indep_stack"]] == ["wave"]
     assert site["value"].shape == (count, int(np.prod(width)))
     point = np.linspace(-2, 1.3, site["value"].size).reshape(site["value"].shape)
