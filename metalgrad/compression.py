@@ -154,8 +154,7 @@ def _tune(spaxels, parts, correlation):
         place = tuple((spaxels.index - spaxels.index.min(axis=0)).T)
         signal = np.zeros(np.max(place, axis=1) + 1)
         signal[place] = shine(parts)
-        where = is_lit(signal)[place]
-        lit = np.flatnonzero(where) if where.any() else lit
+        lit = np.flatnonzero(is_lit(signal)[place])
     if correlation is not None:
         spatial = correlation.spatial_inflation(index=spaxels.index[lit])
     return tune(parts, spatial, lit)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from scipy.interpolate import make_interp_spline
 
 from metalgrad.blur import tabulate
-from metalgrad.waves import find_lit, make_waves, thin
+from metalgrad.waves import find_lit, is_lit, make_waves, thin
 
 MARGIN = 0.2  # arcsec beyond the data: a FWHM of the PSF at the prism's red end
 CELL = 0.1  # arcsec: the shortest wave has four
@@ -199,12 +199,12 @@ def lay_out(
     scales = (1.0,) if psf is None else scales
     pixel = spaxels.pixel_scale
     margin = 0 if psf is None else int(np.ceil(MARGIN / pixel))
-    compact = half_light(spaxels, signal) < COMPACT
-    step = 1 if compact else max(int(CELL / pixel + 1e-6), 1)
     low, size = spaxels.index.min(axis=0), np.ptp(spaxels.index, axis=0) + 1
+    where, seen = tuple((spaxels.index - low).T), np.zeros(tuple(size))
+    seen[where] = signal
+    compact = half_light(spaxels, np.where(is_lit(seen)[where], signal, 0)) < COMPACT
+    step = 1 if compact else max(int(CELL / pixel + 1e-6), 1)
     places = [np.arange(-margin, n + margin + step - 1, step) for n in size]
-    seen = np.zeros(tuple(size))
-    seen[tuple((spaxels.index - low).T)] = signal
     (waves_y, along_y), (waves_x, along_x) = (
         make_waves(place, ends, pixel, spaxels.kpc_per_arcsec)
         for place, ends in zip(places, find_lit(seen, pixel), strict=True)
@@ -218,7 +218,7 @@ def lay_out(
     y, x = np.meshgrid(*places, indexing="ij")
     return Scene(
         position=_extend(spaxels, np.stack([y.ravel(), x.ravel()], axis=1) + low),
-        pick=np.ravel_multi_index(tuple((spaxels.index - low).T), tuple(size)),
+        pick=np.ravel_multi_index(where, tuple(size)),
         waves_y=waves_y,
         waves_x=waves_x,
         frequency=np.hypot(along_y[:, None], along_x),

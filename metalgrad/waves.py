@@ -16,15 +16,16 @@ DIM = 0.2  # arcsec around what is lit, in which spaxels tell of light together
 
 
 def is_lit(signal: Float[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
-    """Tell where there is light: everywhere, if it is nowhere.
+    """Tell which spaxels have light: all, if none has.
 
     Parameters
     ----------
     signal : array, (y, x)
-        S/N squared of each spaxel.
+        S/N squared of each spaxel; 0 where there is none.
     """
     patch = 9 * uniform_filter(signal, 3, mode="constant")
-    return patch > LIT if np.any(patch > LIT) else np.ones_like(patch, bool)
+    lit = (patch > LIT) & (signal > 0)
+    return lit if lit.any() else np.ones_like(lit)
 
 
 def find_lit(signal: Float[np.ndarray, "y x"], pixel_scale) -> list[np.ndarray]:

@@ -322,6 +322,15 @@ def test_compact_light_has_cells_as_small_as_spaxels():
         assert lay_out(spaxels, light**2, LINES).shape == (side, side)
 
 
+def test_sky_around_a_compact_galaxy_makes_no_coarser_cells():
+    spaxels = cut_out(np.ones((81, 81), bool))
+    radius = np.hypot(*(spaxels.index - 40.0).T) * PIXEL
+    noise = np.random.default_rng(8).exponential(1.5, len(spaxels))
+    signal = 400 * np.exp(-1.678 * radius / 0.12) ** 2 + noise
+    assert half_light(spaxels, signal) > 1
+    assert lay_out(spaxels, signal, LINES).shape == (81, 81)
+
+
 def test_dark_is_seen_as_dark_and_light_adds_up():
     scene = whole(9, 12, nirspec(), angle=40.0)
     rng = np.random.default_rng(4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from metalgrad.waves import find_lit, make_waves, thin
+from metalgrad.waves import find_lit, is_lit, make_waves, thin
 
 PIXEL, SCALE = 0.05, 5.6  # arcsec, kpc per arcsec
 
@@ -22,6 +22,15 @@ def test_the_box_is_where_the_light_is():
     # 400 exp(-r²/25) is above 60 / 9 for r < 10, and 0.2" around that may be lit.
     assert_allclose(rows, [6, 34], atol=2)
     assert_allclose(columns, [19, 47], atol=2)
+
+
+def test_where_there_is_no_spaxel_nothing_is_lit():
+    """A lone spaxel lights its neighbours, if there are any."""
+    signal = np.zeros((9, 9))
+    signal[4, 4], signal[4, 5] = 100.0, 0.1
+    assert_array_equal(np.argwhere(is_lit(signal)), [[4, 4], [4, 5]])
+    signal[4, 4] = 1.0
+    assert is_lit(signal).all()
 
 
 def test_the_box_ends_with_the_data():
