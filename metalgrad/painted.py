@@ -46,9 +46,9 @@ class Painted(Texture, Canvas):
         """Of the cells."""
         return self.data.position
 
-    def draw(self, name, *width, length=None, amplitude=1.0, mean=None, bent=False):
+    def draw(self, name, *width, **about):
         """Draw departures with the one length of this canvas."""
-        del length, amplitude, mean, bent
+        del about
         with numpyro.plate("cell", len(self.root)):
             normals = dist.Normal().expand(width).to_event(len(width))
             return jnp.tensordot(self.root, numpyro.sample(name, normals), axes=1)
