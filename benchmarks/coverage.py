@@ -21,7 +21,8 @@ drawn
     model's priors: of such galaxies alone posteriors have to be right on average.
 
 Finished mocks are kept in ``benchmarks/results/coverage_KIND.jsonl`` and not fitted
-again; in ``coverage_starless.jsonl`` those of ``independent`` before mocks had stars.
+again; in ``coverage_starless.jsonl`` those of ``independent`` before mocks had stars,
+in ``coverage_drawn_coarse.jsonl`` those of ``drawn`` before waves were fine.
 """
 
 import sys
