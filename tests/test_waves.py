@@ -25,12 +25,21 @@ def test_the_box_is_where_the_light_is():
 
 
 def test_where_there_is_no_spaxel_nothing_is_lit():
-    """A lone spaxel lights its neighbours, if there are any."""
+    """Spaxels light their neighbours, if there are any."""
     signal = np.zeros((9, 9))
-    signal[4, 4], signal[4, 5] = 100.0, 0.1
-    assert_array_equal(np.argwhere(is_lit(signal)), [[4, 4], [4, 5]])
+    signal[4, 4], signal[4, 5], signal[5, 5] = 70.0, 70.0, 0.1
+    assert_array_equal(np.argwhere(is_lit(signal)), [[4, 4], [4, 5], [5, 5]])
     signal[4, 4] = 1.0
     assert is_lit(signal).all()
+
+
+def test_an_outlier_is_no_light():
+    signal = np.random.default_rng(2).exponential(1.5, (40, 40))
+    signal[7, 31] = 2500.0
+    assert is_lit(signal).all()
+    galaxy = blob(40, 40, 400.0, (20, 12), 4.0)
+    galaxy[3, 35] = 2500.0
+    assert find_lit(galaxy, PIXEL)[1][1] < 27
 
 
 def test_the_box_ends_with_the_data():
