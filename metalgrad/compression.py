@@ -16,7 +16,7 @@ from metalgrad.lsf import LSF
 from metalgrad.noise import measure_correlation, temper
 from metalgrad.normal import normal_equations, square_root, whiten
 from metalgrad.residuals import find_outliers
-from metalgrad.tuning import light_up, shine, tune
+from metalgrad.tuning import light_up, measure_signal, tune
 from metalgrad.waves import is_lit
 from metalgrad.windows import Cut, cut_all, find_complexes
 
@@ -153,7 +153,7 @@ def _tune(spaxels, parts, correlation):
     if spaxels.pixel_scale is not None:
         place = tuple((spaxels.index - spaxels.index.min(axis=0)).T)
         signal = np.zeros(np.max(place, axis=1) + 1)
-        signal[place] = shine(parts)
+        signal[place] = measure_signal(parts)
         lit = np.flatnonzero(is_lit(signal)[place])
     if correlation is not None:
         spatial = correlation.spatial_inflation(index=spaxels.index[lit])

@@ -121,8 +121,8 @@ class Model:
         if not is_shared:
             about = self.calibration.untie(ratios, metallicity, log_ratio / dispersion)
             about, width = about + departure, jnp.sqrt(1 - rho)
-            told = {"amplitude": width, "mean": about, "coarse": True}
-            local = canvas.draw("local", len(ratios), **told)
+            about = {"amplitude": width, "mean": about}
+            local = canvas.draw("local", len(ratios), **about, coarse=True)
             departure = departure + width * local
         departure = self.calibration.tie(ratios, metallicity, departure)
         return metallicity, log_ratio + dispersion * departure

@@ -16,7 +16,7 @@ from metalgrad.blur import tabulate
 from metalgrad.waves import find_lit, is_lit, make_waves, thin
 
 MARGIN = 0.2  # arcsec beyond the data: a FWHM of the PSF at the prism's red end
-CELL = 0.1  # arcsec: the shortest wave has four
+CELL = 0.1  # arcsec: the shortest wave has two, of coarse ones four
 COMPACT = 0.15  # arcsec, ours: if half of the light is nearer, cells are spaxels; in
 # mocks of R_e = 0.126" the slope came out 28 % too steep with cells of 0.1"
 ARRAYS = ("position", "pick", "waves_y", "waves_x", "frequency", "rows", "columns")

@@ -44,7 +44,7 @@ class Tuning:
     stars_root: Float[np.ndarray, "complex mode mode"] | None = None
 
 
-def shine(parts: list[Cut]) -> Float[np.ndarray, " spaxel"]:
+def measure_signal(parts: list[Cut]) -> Float[np.ndarray, " spaxel"]:
     """S/N squared of all lines of each spaxel, where and as wide as they should be.
 
     What noise alone gives is taken off, and nothing is below 0.
