@@ -11,7 +11,7 @@ FINEST = 0.12  # arcsec, half the shortest wave
 COARSE = 0.2  # arcsec, the same of what data tell less of
 MOST = 24  # waves a side
 WIDER = 1.25  # box of the waves over what is lit: they vanish at its edge
-LIT = 60  # S/N squared of 3 x 3 spaxels but the brightest; ten lines' noise makes 8 +- 6
+LIT = 60  # S/N squared of 3 x 3 spaxels but the brightest; of ten lines' noise 8 +- 6
 DIM = 0.2  # arcsec around what is lit, in which spaxels tell of light together
 
 
